@@ -1,0 +1,180 @@
+"""One checkpoint for both twins: a directory with `model.safetensors` and `config.json`.
+
+Tensors are in PyTorch's layout under timm's names. `model.safetensors` repeats the config in its
+metadata, so it is complete by itself. Files are written beside their place and renamed.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from vit_spec.config import ViTConfig
+from vit_spec.layout import State
+from vit_spec.parameters import check_shapes, parameters
+from vit_spec.preprocessing import Preprocessing
+
+FORMAT = "vitwin 1"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a checkpoint says of itself, beside its tensors."""
+
+    config: ViTConfig
+    family: str = "vit"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    labels: tuple[str, ...] | None = None  # name of each class
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "family": self.family,
+            "config": self.config.to_dict(),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+        if self.labels is not None:
+            content["labels"] = list(self.labels)
+        return json.dumps(content, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> "Header":
+        """The inverse of `to_json`. Raises `ValueError` naming `where`."""
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{where} is not JSON: {error}") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"{where} has format {found!r}, not {FORMAT!r}: it is not a vitwin checkpoint")
+        labels = content.get("labels")
+        try:
+            return cls(
+                config=ViTConfig.from_dict(content["config"]),
+                family=content["family"],
+                preprocessing=Preprocessing.from_dict(content["preprocessing"]),
+                labels=None if labels is None else tuple(labels),
+            )
+        except KeyError as error:
+            raise ValueError(f"{where} lacks the entry {error}") from error
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}: {error}") from error
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """The header of a checkpoint directory or of a `.safetensors` file that this project wrote."""
+    path = Path(path)
+    if path.is_dir():
+        file = path / CONFIG
+        if not file.is_file():
+            raise FileNotFoundError(f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory")
+        return Header.from_json(file.read_text(), where=str(file))
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get("vitwin")
+    if text is None:
+        raise ValueError(
+            f"{path} has no vitwin header, so its config is unknown: load the directory with its "
+            f"{CONFIG}, or convert the file with `parity convert --model NAME`"
+        )
+    return Header.from_json(text, where=f"the header of {path}")
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Header, State]:
+    """Header and tensors of a checkpoint, checked against the config.
+
+    Raises `FileNotFoundError`, or `ValueError` for a damaged file or for missing, extra and
+    wrong-shaped tensors (all in one message).
+    """
+    header = read_header(path)
+    file = weights_file(path)
+    state = read_tensors(file)
+    check_shapes(parameters(header.config), {n: a.shape for n, a in state.items()}, where=str(file))
+    return header, state
+
+
+def read_tensors(file: str | os.PathLike[str]) -> State:
+    """All tensors of a safetensors file by name."""
+    with _opened(Path(file)) as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+
+
+def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every tensor of a checkpoint, without reading the tensors."""
+    with _opened(weights_file(path)) as opened:
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        return {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+
+
+def write(path: str | os.PathLike[str], header: Header, state: State) -> None:
+    """Writes the directory `path`; what was there before stays whole until both files are complete.
+
+    Raises `ValueError` if `state` does not fit the config, `OSError` if the disk refuses.
+    """
+    path = Path(path)
+    check_shapes(parameters(header.config), {n: a.shape for n, a in state.items()}, where="the model")
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; a checkpoint is a directory: choose another path")
+    path.mkdir(parents=True, exist_ok=True)
+    text = header.to_json()
+    with replacing(path / WEIGHTS) as weights, replacing(path / CONFIG) as config:
+        write_tensors(weights, state, metadata={"format": "pt", "vitwin": text})
+        config.write_text(text)
+
+
+def write_tensors(file: Path, state: State, *, metadata: dict[str, str]) -> None:
+    """A safetensors file of contiguous copies of `state`, in the order of its names."""
+    try:
+        save_file({name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()}, file, metadata)
+    except SafetensorError as error:
+        raise OSError(f"could not write {file}: {error}") from error
+
+
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """The safetensors file of a checkpoint directory, or the file itself."""
+    path = Path(path)
+    return path / WEIGHTS if path.is_dir() else path
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target` that takes its place when the block ends without an error."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist")
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            yield opened
+    except SafetensorError as error:
+        raise ValueError(f"{file} is not a whole safetensors file ({error}): copy or convert it again") from error
+

@@ -1,0 +1,48 @@
+"""The law between the twins: one name, leaf by leaf. No table, because the twins mirror each other.
+
+A state is a flat `dict[str, np.ndarray]` of dotted names. The JAX side stores kernels as
+(in, out) and (height, width, in, out), the PyTorch side as (out, in) and (out, in, height, width).
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+State = dict[str, np.ndarray]
+
+# (JAX leaf, rank): (PyTorch leaf, axes of the JAX array in PyTorch's order)
+LEAVES: dict[tuple[str, int], tuple[str, tuple[int, ...]]] = {
+    ("kernel", 2): ("weight", (1, 0)),
+    ("kernel", 4): ("weight", (3, 2, 0, 1)),
+    ("scale", 1): ("weight", (0,)),
+    ("embedding", 2): ("weight", (0, 1)),
+}
+
+
+def torch_name(jax_name: str, rank: int) -> tuple[str, tuple[int, ...]]:
+    """The PyTorch name of a JAX parameter, and the axes that permute its array to PyTorch's layout."""
+    path, dot, leaf = jax_name.rpartition(".")
+    new_leaf, axes = LEAVES.get((leaf, rank), (leaf, tuple(range(rank))))
+    return f"{path}{dot}{new_leaf}", axes
+
+
+def to_torch_layout(state: State) -> State:
+    """A JAX state in PyTorch's names and layout. Views, not copies."""
+    converted = {}
+    for name, array in state.items():
+        new_name, axes = torch_name(name, array.ndim)
+        converted[new_name] = array.transpose(axes)
+    return converted
+
+
+def to_jax_layout(state: State, jax_names: Iterable[tuple[str, int]]) -> State:
+    """A PyTorch state in JAX's names and layout. Views, not copies.
+
+    `jax_names` are the names and ranks of the JAX side, because `weight` alone does not say
+    whether it is a kernel, a scale or an embedding. Names must match exactly: see `check_shapes`.
+    """
+    converted = {}
+    for name, rank in jax_names:
+        source, axes = torch_name(name, rank)
+        converted[name] = state[source].transpose(np.argsort(axes))
+    return converted

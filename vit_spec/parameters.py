@@ -1,0 +1,89 @@
+"""Every parameter of a model: its name and shape in the checkpoint (PyTorch layout, timm's names)."""
+
+import math
+
+from vit_spec.config import ViTConfig
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def parameters(config: ViTConfig) -> Shapes:
+    """Names and shapes in the order of the module tree, without building a model."""
+    c, d = config, config.width
+    shapes: Shapes = {}
+    if c.class_token:
+        shapes["cls_token"] = (1, 1, d)
+    if c.num_registers:
+        shapes["reg_token"] = (1, c.num_registers, d)
+    if c.pos_embed == "learned":
+        shapes["pos_embed"] = (1, c.num_positions, d)
+    shapes["patch_embed.proj.weight"] = (d, c.in_channels, *c.patch_shape)
+    shapes["patch_embed.proj.bias"] = (d,)
+    for i in range(c.depth):
+        shapes |= _block(c, f"blocks.{i}")
+    if not c.fc_norm:
+        shapes |= _norm("norm", d)
+    if c.pool == "map":
+        shapes["attn_pool.latent"] = (1, 1, d)
+        shapes |= _linear("attn_pool.q", d, d) | _linear("attn_pool.kv", d, 2 * d)
+        shapes |= _linear("attn_pool.proj", d, d) | _norm("attn_pool.norm", d)
+        shapes |= _mlp("attn_pool.mlp", d, c.mlp_width)
+    if c.fc_norm:
+        shapes |= _norm("fc_norm", d)
+    if c.representation_size:
+        shapes |= _linear("pre_logits.fc", d, c.representation_size)
+    if c.num_classes:
+        shapes |= _linear("head", c.feature_width, c.num_classes)
+    return shapes
+
+
+def count_parameters(config: ViTConfig) -> int:
+    """Number of learned scalars."""
+    return sum(math.prod(shape) for shape in parameters(config).values())
+
+
+def check_shapes(expected: Shapes, found: Shapes, *, where: str) -> None:
+    """Raises `ValueError` naming every missing, extra and wrong-shaped tensor at once."""
+    missing = [f"  missing  {name} {expected[name]}" for name in expected if name not in found]
+    extra = [f"  extra    {name} {found[name]}" for name in found if name not in expected]
+    wrong = [
+        f"  shape    {name} is {found[name]}, must be {shape}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    lines = missing + extra + wrong
+    if lines:
+        shown = lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else [])
+        summary = f"{len(missing)} missing, {len(extra)} extra, {len(wrong)} of another shape"
+        raise ValueError(
+            f"{where} does not hold the tensors of its config ({summary}):\n" + "\n".join(shown)
+            + "\nUse the config that the tensors were trained with."
+        )  # fmt: skip
+
+
+def _block(c: ViTConfig, name: str) -> Shapes:
+    d = c.width
+    shapes = _norm(f"{name}.norm1", d) | _linear(f"{name}.attn.qkv", d, 3 * d, bias=c.qkv_bias)
+    if c.qk_norm:
+        head = d // c.num_heads
+        shapes |= _norm(f"{name}.attn.q_norm", head) | _norm(f"{name}.attn.k_norm", head)
+    shapes |= _linear(f"{name}.attn.proj", d, d)
+    if c.layer_scale is not None:
+        shapes[f"{name}.ls1.gamma"] = (d,)
+    shapes |= _norm(f"{name}.norm2", d) | _mlp(f"{name}.mlp", d, c.mlp_width)
+    if c.layer_scale is not None:
+        shapes[f"{name}.ls2.gamma"] = (d,)
+    return shapes
+
+
+def _mlp(name: str, width: int, hidden: int) -> Shapes:
+    return _linear(f"{name}.fc1", width, hidden) | _linear(f"{name}.fc2", hidden, width)
+
+
+def _linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Shapes:
+    shapes: Shapes = {f"{name}.weight": (outputs, inputs)}
+    return shapes | {f"{name}.bias": (outputs,)} if bias else shapes
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}

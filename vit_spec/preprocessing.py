@@ -1,0 +1,44 @@
+"""How an image file becomes the numbers that a model was trained on: facts that belong to its weights."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Resize, centre crop and normalisation of one image, in that order.
+
+    The image is resized so that the crop covers `crop_fraction` of it, cropped to the model's
+    image size, divided by 255 and normalised as `(x - mean) / std`, channel by channel.
+    Defaults are those of the original ViT: every channel in [-1, 1].
+    """
+
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # per channel, of values in [0, 1]
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)  # per channel, of values in [0, 1]
+    interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
+    crop_fraction: float = 0.875  # share of the resized shorter side that the crop keeps, in (0, 1]
+    squash: bool = False  # True: resize both sides to the target and ignore the aspect ratio
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels and std {len(self.std)}: give as many of each")
+        if any(s <= 0 for s in self.std):
+            raise ValueError(f"std {self.std} must be positive in every channel")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction {self.crop_fraction} is outside (0, 1]")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation {self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`. Raises `ValueError` for a field that does not exist."""
+        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"preprocessing has unknown fields {unknown}; known are {sorted(cls.__dataclass_fields__)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
