@@ -1,0 +1,8 @@
+"""The Flax NNX twin. `vit_torch` has the same names."""
+
+from vit_jax.api import create, load, save
+from vit_jax.masks import sample_masks
+from vit_jax.options import Options
+from vit_jax.vit import ViT
+
+__all__ = ["Options", "ViT", "create", "load", "sample_masks", "save"]

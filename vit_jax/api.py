@@ -1,0 +1,91 @@
+"""Make, save and load models. Twin: `vit_torch/api.py`."""
+
+import os
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vit_jax.options import AttentionKernel, Options, Remat
+from vit_jax.vit import ViT
+from vit_spec import Preprocessing, ViTConfig, checkpoint, resolve
+from vit_spec.layout import State, to_jax_layout, to_torch_layout
+
+
+def create(
+    config_or_name: ViTConfig | str,
+    *,
+    seed: int = 0,
+    dtype: Any = None,
+    param_dtype: Any = jnp.float32,
+    remat: Remat = "none",
+    scan: bool = False,
+    attention: AttentionKernel = "xla",
+) -> ViT:
+    """A new model with random weights (see `vit_jax.initializers`); options as in `vit_jax.Options`.
+
+    Raises `ValueError` for an unknown variant, with the near names.
+    """
+    options = Options(dtype=dtype, param_dtype=param_dtype, remat=remat, scan=scan, attention=attention)
+    return ViT(resolve(config_or_name), options, rngs=nnx.Rngs(seed))
+
+
+def save(
+    model: ViT,
+    path: str | os.PathLike[str],
+    *,
+    preprocessing: Preprocessing | None = None,
+    labels: tuple[str, ...] | None = None,
+) -> None:
+    """Writes the checkpoint directory that both twins load (see `vit_spec.checkpoint`)."""
+    header = checkpoint.Header(
+        config=model.config, preprocessing=preprocessing or Preprocessing(), labels=labels
+    )
+    checkpoint.write(path, header, to_torch_layout(get_state(model)))
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    param_dtype: Any = None,
+    **options: Any,
+) -> ViT:
+    """The model of a checkpoint directory or file; options as in `vit_jax.Options`.
+
+    `param_dtype` None keeps the file's. Raises `FileNotFoundError`, or `ValueError` naming every
+    missing, extra and wrong-shaped tensor.
+    """
+    header, state = checkpoint.read(path)
+    return from_state(header.config, state, param_dtype=param_dtype, **options)
+
+
+def from_state(config: ViTConfig, state: State, *, param_dtype: Any = None, **options: Any) -> ViT:
+    """The model of a config and a state in PyTorch's layout; `param_dtype` None keeps the state's."""
+    stored = next(iter(state.values())).dtype
+    chosen = Options(param_dtype=param_dtype or stored, **options)
+    model = nnx.eval_shape(lambda: ViT(config, chosen, rngs=nnx.Rngs(0)))
+    set_state(model, to_jax_layout(state, names(model)))
+    return model
+
+
+def names(model: nnx.Module) -> list[tuple[str, int]]:
+    """Dotted name and rank of every parameter."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return [(".".join(map(str, path)), len(variable.shape)) for path, variable in flat]
+
+
+def get_state(model: nnx.Module) -> State:
+    """The parameters as NumPy arrays by dotted name."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
+
+
+def set_state(model: nnx.Module, state: State) -> None:
+    """Replaces every parameter by the array of its name, cast to the model's dtype."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    new = [
+        (path, variable.replace(jnp.asarray(state[".".join(map(str, path))], variable.dtype)))
+        for path, variable in flat
+    ]
+    nnx.update(model, nnx.from_flat_state(new))

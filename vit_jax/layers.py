@@ -1,0 +1,166 @@
+"""Layers that the families share. Twin: `vit_torch/layers.py`.
+
+Shapes: b images, n patches, t tokens, d width, h heads of k channels, m MLP width.
+Where a layer takes `masks`, it is a dict of multipliers by site (see `vit_spec.masks`).
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vit_jax.attention import attend
+from vit_jax.initializers import latent_init, linear_init, patch_init
+from vit_jax.options import Options
+from vit_spec import ViTConfig
+
+Masks = Mapping[str, Array]
+
+
+def activate(x: Array, form: str) -> Array:
+    """The activation of `ViTConfig.activation`, element by element."""
+    if form == "quick_gelu":
+        return x * jax.nn.sigmoid(1.702 * x)
+    if form == "gelu_tanh":
+        return jax.nn.gelu(x, approximate=True)
+    # Written with erf as PyTorch does; `jax.nn.gelu` uses erfc, whose backward pass is half as fast on CPUs.
+    return 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
+
+
+def drop(x: Array, masks: Masks | None, site: str) -> Array:
+    """`x` times the mask of a site; `x` itself where there is none."""
+    return x if masks is None or site not in masks else x * masks[site].astype(x.dtype)
+
+
+def layer_norm(config: ViTConfig, options: Options, width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm with the config's epsilon, two-pass variance."""
+    return nnx.LayerNorm(
+        width,
+        epsilon=config.norm_eps,
+        use_fast_variance=False,
+        dtype=options.dtype,
+        param_dtype=options.param_dtype,
+        rngs=rngs,
+    )
+
+
+def linear(options: Options, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer with a kernel (inputs, outputs)."""
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=bias,
+        dtype=options.dtype,
+        param_dtype=options.param_dtype,
+        kernel_init=linear_init,
+        rngs=rngs,
+    )
+
+
+class Identity(nnx.Module):
+    """What a config leaves out (`torch.nn.Identity` on the other side)."""
+
+    def __call__(self, x: Array) -> Array:
+        return x
+
+
+class PatchEmbed(nnx.Module):
+    """Images to one token a patch: a convolution whose stride is its kernel."""
+
+    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
+        patch = config.patch_shape
+        self.proj = nnx.Conv(
+            config.in_channels,
+            config.width,
+            patch,
+            patch,
+            padding="VALID",
+            dtype=options.dtype,
+            param_dtype=options.param_dtype,
+            kernel_init=patch_init,
+            rngs=rngs,
+        )
+
+    def __call__(self, images: Array) -> Array:  # (b, H, W, c) -> (b, n, d), row by row
+        x = self.proj(images)
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with one fused qkv projection, scaled by 1 / sqrt(k)."""
+
+    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
+        self.num_heads = config.num_heads
+        self.kernel = options.attention
+        self.qkv = linear(options, config.width, 3 * config.width, bias=config.qkv_bias, rngs=rngs)
+        k = config.width // config.num_heads
+        self.q_norm = layer_norm(config, options, k, rngs=rngs) if config.qk_norm else Identity()
+        self.k_norm = layer_norm(config, options, k, rngs=rngs) if config.qk_norm else Identity()
+        self.proj = linear(options, config.width, config.width, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:  # (b, t, d) -> (b, t, d)
+        b, t, d = x.shape
+        qkv = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads)
+        q, k, v = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # each (b, h, t, k)
+        x = attend(self.q_norm(q), self.k_norm(k), v, kernel=self.kernel)
+        return self.proj(jnp.swapaxes(x, 1, 2).reshape(b, t, d))
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with the config's activation between them."""
+
+    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
+        self.activation = config.activation
+        self.fc1 = linear(options, config.width, config.mlp_width, rngs=rngs)
+        self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
+
+    def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
+        x = drop(activate(self.fc1(x), self.activation), masks, "mlp_drop1")  # (b, t, m)
+        return drop(self.fc2(x), masks, "mlp_drop2")
+
+
+class LayerScale(nnx.Module):
+    """A learned factor for each channel of a residual branch."""
+
+    def __init__(self, config: ViTConfig, options: Options):
+        self.initial = float(config.layer_scale or 0)
+        self.gamma = nnx.Param(jnp.full((config.width,), self.initial, options.param_dtype))
+
+    def __call__(self, x: Array) -> Array:  # (b, t, d) -> (b, t, d)
+        return x * self.gamma[...].astype(x.dtype)
+
+
+class AttentionPool(nnx.Module):
+    """MAP head: a learned query attends to all tokens, then a residual MLP
+    (https://arxiv.org/abs/2106.04560, appendix)."""
+
+    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
+        self.num_heads = config.num_heads
+        self.latent = nnx.Param(latent_init(rngs.params(), (1, 1, config.width), options.param_dtype))
+        self.q = linear(options, config.width, config.width, rngs=rngs)
+        self.kv = linear(options, config.width, 2 * config.width, rngs=rngs)
+        self.proj = linear(options, config.width, config.width, rngs=rngs)
+        self.norm = layer_norm(config, options, config.width, rngs=rngs)
+        self.mlp = Mlp(config, options, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:  # (b, n, d) -> (b, d)
+        b, n, d = x.shape
+        heads, k = self.num_heads, d // self.num_heads
+        q = self.q(self.latent[...].astype(x.dtype)).reshape(1, heads, 1, k)
+        q = jnp.broadcast_to(q, (b, heads, 1, k))
+        key, value = jnp.transpose(self.kv(x).reshape(b, n, 2, heads, k), (2, 0, 3, 1, 4))  # (b, h, n, k)
+        x = attend(q, key, value, kernel="xla")
+        x = self.proj(x.reshape(b, d))
+        return x + self.mlp(self.norm(x))
+
+
+class PreLogits(nnx.Module):
+    """The tanh layer before the head of the original ViT."""
+
+    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
+        self.fc = linear(options, config.width, config.feature_width, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:  # (b, d) -> (b, representation_size)
+        return jnp.tanh(self.fc(x))

@@ -1,0 +1,144 @@
+"""Vision Transformer (https://arxiv.org/abs/2010.11929). Twin: `vit_torch/vit.py`.
+
+Shapes: b images of H x W pixels and c channels, n patches, t = prefix + n tokens, d width.
+"""
+
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vit_jax.embedding import positions
+from vit_jax.images import check_images
+from vit_jax.initializers import token_init
+from vit_jax.layers import (
+    Attention,
+    AttentionPool,
+    Identity,
+    LayerScale,
+    Masks,
+    Mlp,
+    PatchEmbed,
+    PreLogits,
+    drop,
+    layer_norm,
+    linear,
+)
+from vit_jax.options import Options
+from vit_jax.stack import run_blocks
+from vit_spec import ViTConfig
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block: attention and MLP, each a residual branch."""
+
+    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
+        self.norm1 = layer_norm(config, options, config.width, rngs=rngs)
+        self.attn = Attention(config, options, rngs=rngs)
+        self.ls1 = Identity() if config.layer_scale is None else LayerScale(config, options)
+        self.norm2 = layer_norm(config, options, config.width, rngs=rngs)
+        self.mlp = Mlp(config, options, rngs=rngs)
+        self.ls2 = Identity() if config.layer_scale is None else LayerScale(config, options)
+
+    def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
+        y = drop(self.attn(self.norm1(x)), masks, "proj_drop")
+        x = x + drop(self.ls1(y), masks, "drop_path1")
+        y = self.mlp(self.norm2(x), masks)
+        return x + drop(self.ls2(y), masks, "drop_path2")
+
+    def points(self, x: Array) -> Iterator[tuple[str, Array]]:
+        """What `__call__` computes on the way: both branches, then the sum."""
+        y = self.attn(self.norm1(x))
+        yield "attn", y
+        x = x + self.ls1(y)
+        y = self.mlp(self.norm2(x))
+        yield "mlp", y
+        yield "", x + self.ls2(y)
+
+
+class ViT(nnx.Module):
+    """Images (b, H, W, c) to logits (b, num_classes)."""
+
+    def __init__(self, config: ViTConfig, options: Options | None = None, *, rngs: nnx.Rngs):
+        self.config = config
+        self.options = options = options or Options()
+        d = config.width
+
+        def token(rows: int) -> nnx.Param:
+            return nnx.Param(token_init(rngs.params(), (1, rows, d), options.param_dtype))
+
+        self.cls_token = token(1) if config.class_token else None
+        self.reg_token = token(config.num_registers) if config.num_registers else None
+        learned = config.pos_embed == "learned"
+        self.pos_embed = token(config.num_positions) if learned else None
+        self.patch_embed = PatchEmbed(config, options, rngs=rngs)
+        self.blocks = nnx.List([Block(config, options, rngs=rngs) for _ in range(config.depth)])
+        self.norm = Identity() if config.fc_norm else layer_norm(config, options, d, rngs=rngs)
+        self.attn_pool = AttentionPool(config, options, rngs=rngs) if config.pool == "map" else None
+        self.fc_norm = layer_norm(config, options, d, rngs=rngs) if config.fc_norm else Identity()
+        self.pre_logits = PreLogits(config, options, rngs=rngs) if config.representation_size else Identity()
+        self.head = Identity()
+        if config.num_classes:
+            self.head = linear(options, config.feature_width, config.num_classes, rngs=rngs)
+            self.head.kernel[...] = jnp.zeros_like(self.head.kernel[...])
+
+    def __call__(self, images: Array, masks: Masks | None = None) -> Array:
+        """Logits (b, num_classes), or pooled features (b, d) without a head.
+
+        Args:
+            images: normalised floats (b, H, W, c); H and W may be any multiples of the patch size.
+            masks: dropout and stochastic-depth multipliers by site (`vit_spec.mask_sites`); in
+                training draw them with `vit_jax.sample_masks`. None drops nothing.
+
+        Raises:
+            ValueError: images of another rank, channel count, integer type or indivisible size.
+        """
+        return self.head(self.pool(self.features(images, masks)))
+
+    def features(self, images: Array, masks: Masks | None = None) -> Array:
+        """Tokens after the last norm (b, t, d): class token, registers, patches row by row."""
+        x = drop(self.embed(images), masks, "pos_drop")
+        x = run_blocks(self.blocks, x, masks, self.options)
+        return self.norm(x)
+
+    def embed(self, images: Array) -> Array:
+        """Tokens before the first block (b, t, d)."""
+        grid = check_images(images, self.config)
+        x = self.patch_embed(jnp.asarray(images, self.options.compute_dtype))  # (b, n, d)
+        pos_embed = None if self.pos_embed is None else self.pos_embed[...]
+        prefix, patches = positions(pos_embed, self.config, grid, dtype=x.dtype)
+        x = x + patches
+        tokens = []
+        if self.cls_token is not None:
+            cls = self.cls_token[...].astype(x.dtype)
+            tokens.append(cls if prefix is None else cls + prefix)
+        if self.reg_token is not None:
+            tokens.append(self.reg_token[...].astype(x.dtype))
+        tokens = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
+        return jnp.concatenate([*tokens, x], axis=1)
+
+    def pool(self, x: Array) -> Array:
+        """Tokens (b, t, d) to what the head takes (b, d): pooled, `fc_norm`, `pre_logits`."""
+        if self.config.pool == "token":
+            x = x[:, 0]
+        else:
+            x = x[:, self.config.num_prefix_tokens :]
+            x = x.mean(axis=1) if self.attn_pool is None else self.attn_pool(x)
+        return self.pre_logits(self.fc_norm(x))
+
+    def points(self, images: Array) -> Iterator[tuple[str, Array]]:
+        """Every measuring point in the order it is computed, one at a time, without dropout.
+
+        Names: `embed`, `blocks.{i}.attn`, `blocks.{i}.mlp`, `blocks.{i}`, `norm`, `pool`, `head`.
+        """
+        x = self.embed(images)
+        yield "embed", x
+        for i, block in enumerate(self.blocks):
+            for name, x in block.points(x):
+                yield f"blocks.{i}.{name}".rstrip("."), x
+        x = self.norm(x)
+        yield "norm", x
+        x = self.pool(x)
+        yield "pool", x
+        yield "head", self.head(x)

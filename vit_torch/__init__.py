@@ -1,0 +1,7 @@
+"""The PyTorch twin. `vit_jax` has the same names."""
+
+from vit_torch.api import create, load, save
+from vit_torch.masks import sample_masks
+from vit_torch.vit import ViT
+
+__all__ = ["ViT", "create", "load", "sample_masks", "save"]

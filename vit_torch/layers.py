@@ -1,0 +1,125 @@
+"""Layers that the families share. Twin: `vit_jax/layers.py`.
+
+Shapes: b images, n patches, t tokens, d width, h heads of k channels, m MLP width.
+Where a layer takes `masks`, it is a dict of multipliers by site (see `vit_spec.masks`).
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit_spec import ViTConfig
+
+Masks = Mapping[str, Tensor]
+
+
+def activate(x: Tensor, form: str) -> Tensor:
+    """The activation of `ViTConfig.activation`, element by element."""
+    if form == "quick_gelu":
+        return x * torch.sigmoid(1.702 * x)
+    return F.gelu(x, approximate="tanh" if form == "gelu_tanh" else "none")
+
+
+def drop(x: Tensor, masks: Masks | None, site: str) -> Tensor:
+    """`x` times the mask of a site; `x` itself where there is none."""
+    return x if masks is None or site not in masks else x * masks[site]
+
+
+def layer_norm(config: ViTConfig, width: int) -> nn.LayerNorm:
+    """LayerNorm with the config's epsilon, two-pass variance."""
+    return nn.LayerNorm(width, eps=config.norm_eps)
+
+
+class PatchEmbed(nn.Module):
+    """Images to one token a patch: a convolution whose stride is its kernel."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        patch = config.patch_shape
+        self.proj = nn.Conv2d(config.in_channels, config.width, patch, patch)
+
+    def forward(self, images: Tensor) -> Tensor:  # (b, c, H, W) -> (b, n, d), row by row
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused qkv projection, scaled by 1 / sqrt(k)."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.qkv_bias)
+        k = config.width // config.num_heads
+        self.q_norm = layer_norm(config, k) if config.qk_norm else nn.Identity()
+        self.k_norm = layer_norm(config, k) if config.qk_norm else nn.Identity()
+        self.proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
+        b, t, d = x.shape
+        qkv = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (b, h, t, k)
+        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        return self.proj(x.transpose(1, 2).reshape(b, t, d))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the config's activation between them."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.activation = config.activation
+        self.fc1 = nn.Linear(config.width, config.mlp_width)
+        self.fc2 = nn.Linear(config.mlp_width, config.width)
+
+    def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:  # (b, t, d) -> (b, t, d)
+        x = drop(activate(self.fc1(x), self.activation), masks, "mlp_drop1")  # (b, t, m)
+        return drop(self.fc2(x), masks, "mlp_drop2")
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a residual branch."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.initial = float(config.layer_scale or 0)
+        self.gamma = nn.Parameter(torch.empty(config.width))
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
+        return x * self.gamma
+
+
+class AttentionPool(nn.Module):
+    """MAP head: a learned query attends to all tokens, then a residual MLP
+    (https://arxiv.org/abs/2106.04560, appendix)."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.latent = nn.Parameter(torch.empty(1, 1, config.width))
+        self.q = nn.Linear(config.width, config.width)
+        self.kv = nn.Linear(config.width, 2 * config.width)
+        self.proj = nn.Linear(config.width, config.width)
+        self.norm = layer_norm(config, config.width)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, n, d) -> (b, d)
+        b, n, d = x.shape
+        heads, k = self.num_heads, d // self.num_heads
+        q = self.q(self.latent).reshape(1, 1, heads, k).expand(b, -1, -1, -1).transpose(1, 2)
+        key, value = self.kv(x).reshape(b, n, 2, heads, k).permute(2, 0, 3, 1, 4).unbind(0)  # (b, h, n, k)
+        x = F.scaled_dot_product_attention(q, key, value)
+        x = self.proj(x.transpose(1, 2).reshape(b, d))
+        return x + self.mlp(self.norm(x))
+
+
+class PreLogits(nn.Module):
+    """The tanh layer before the head of the original ViT."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.fc = nn.Linear(config.width, config.feature_width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, d) -> (b, representation_size)
+        return torch.tanh(self.fc(x))
