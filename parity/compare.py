@@ -1,0 +1,108 @@
+"""Two or three streams of measurements, tensor by tensor, to gaps.
+
+Streams are read side by side and nothing is kept longer than its partner needs.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from parity.report import Gap
+from parity.tolerance import PRACTICE, proof_bound, rounding
+
+Stream = Iterable[tuple[str, np.ndarray]]
+
+
+def proof(level: str, jax: Stream, torch: Stream, *, depth: int) -> Iterator[Gap]:
+    """Gaps of float64 streams, relative to PyTorch's largest value."""
+    bound = proof_bound(depth)
+    for name, (a, b) in _aligned(jax, torch):
+        problem = _problem(a, b)
+        if problem:
+            yield Gap(level=level, dtype="float64", name=name, gap=math.nan, bound=bound, scale=math.nan, note=problem)
+            continue
+        a, b = _wide(a), _wide(b)
+        scale = _largest(b)
+        yield Gap(level=level, dtype="float64", name=name, gap=_ratio(_largest(a - b), scale), bound=bound, scale=scale)
+
+
+def practice(
+    level: str, dtype: str, jax: Stream, torch: Stream, truth: Stream, *, depth: int
+) -> Iterator[Gap]:
+    """Gaps of low-precision streams: the larger error against `truth`, bounded by the smaller one."""
+    floor = rounding(dtype, depth)
+    for name, (a, b, t) in _aligned(jax, torch, truth):
+        problem = _problem(a, b, t)
+        if problem:
+            yield Gap(level=level, dtype=dtype, name=name, gap=math.nan, bound=math.nan, scale=math.nan, note=problem)
+            continue
+        a, b, t = _wide(a), _wide(b), _wide(t)
+        scale = _largest(t)
+        errors = {"JAX": _ratio(_largest(a - t), scale), "PyTorch": _ratio(_largest(b - t), scale)}
+        bound = PRACTICE * max(min(errors.values()), floor)
+        note = ", ".join(f"{side} {error:.1e}" for side, error in errors.items()) + " from float64"
+        yield Gap(level=level, dtype=dtype, name=name, gap=max(errors.values()), bound=bound, scale=scale, note=note)
+
+
+def over_steps(gaps_by_step: Iterable[Iterable[Gap]]) -> list[Gap]:
+    """One gap a name: that of the first step out of bounds, else the largest of all steps."""
+    worst: dict[str, Gap] = {}
+    for step, gaps in enumerate(gaps_by_step):
+        for gap in gaps:
+            old = worst.get(gap.name)
+            if old is None or (old.passed and (not gap.passed or gap.gap > old.gap)):
+                worst[gap.name] = replace(gap, step=step)
+    return list(worst.values())
+
+
+def _aligned(*streams: Stream) -> Iterator[tuple[str, tuple[np.ndarray | None, ...]]]:
+    """The arrays of each name, in the order of the last stream; None where a stream lacks the name."""
+    *others, reference = (iter(s) for s in streams)
+    waiting: list[dict[str, np.ndarray]] = [{} for _ in others]
+    for name, value in reference:
+        yield name, (*(_take(name, other, held) for other, held in zip(others, waiting, strict=True)), value)
+    for index, (other, held) in enumerate(zip(others, waiting, strict=True)):
+        for name, value in [*held.items(), *other]:
+            yield name, tuple(value if i == index else None for i in range(len(streams)))
+
+
+def _take(name: str, stream: Iterator[tuple[str, np.ndarray]], held: dict[str, np.ndarray]) -> np.ndarray | None:
+    if name in held:
+        return held.pop(name)
+    for found, value in stream:
+        if found == name:
+            return value
+        held[found] = value
+    return None
+
+
+def _problem(*arrays: np.ndarray | None) -> str:
+    """Why arrays cannot be compared, or nothing."""
+    sides = ("JAX", "PyTorch", "the float64 reference")
+    for side, array in zip(sides, arrays, strict=False):
+        if array is None:
+            return f"{side} has no such quantity"
+    shapes = [a.shape for a in arrays if a is not None]
+    if len(set(shapes)) > 1:
+        return "shapes differ: " + ", ".join(f"{side} {shape}" for side, shape in zip(sides, shapes, strict=False))
+    for side, array in zip(sides, arrays, strict=False):
+        if array is not None and not np.isfinite(_wide(array)).all():
+            return f"{side} has {np.count_nonzero(~np.isfinite(_wide(array)))} NaN or infinite values"
+    return ""
+
+
+def _wide(array: np.ndarray | None) -> np.ndarray:
+    assert array is not None  # noqa: S101  (`_problem` has seen to it)
+    return array.astype(np.float64, copy=False)
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array).max(initial=0.0))
+
+
+def _ratio(difference: float, scale: float) -> float:
+    if difference == 0:
+        return 0.0
+    return difference / scale if scale else math.inf

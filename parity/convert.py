@@ -1,0 +1,105 @@
+"""Files to files: the twins' checkpoint directory and plain safetensors. No framework is imported."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vit_spec import Header, ViTConfig, checkpoint, resolve
+from vit_spec.layout import State
+from vit_spec.names import unknown_name
+from vit_spec.parameters import check_shapes, parameters
+
+FORMATS = {
+    "vitwin": "directory with model.safetensors and config.json, which both twins load",
+    "safetensors": "one plain safetensors file in PyTorch's layout, without a config",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a checkpoint holds."""
+
+    path: Path
+    format: str
+    header: Header | None
+    tensors: dict[str, tuple[str, tuple[int, ...]]]  # name -> (dtype, shape)
+
+
+def convert(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    model: ViTConfig | str | None = None,
+) -> Path:
+    """Writes the checkpoint `src` as `dst`; returns what was written.
+
+    Args:
+        src: a vitwin directory or a `.safetensors` file.
+        dst: a directory (`vitwin`) or a `.safetensors` file; must not exist as the other kind.
+        source, target: a format's name; None: told from the path.
+        model: config or variant of a plain file that has none of its own.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; damaged; unknown format; tensors that do not
+            fit the config, all in one message.
+    """
+    src, dst = Path(src), Path(dst)
+    source, target = source or format_of(src), target or format_of(dst)
+    for name in (source, target):
+        if name not in FORMATS:
+            raise ValueError(unknown_name("format", name, FORMATS))
+    if dst.resolve() == src.resolve():
+        raise ValueError(f"source and target are both {src}: choose another target")
+    header, state = _read(src, model)
+    if target == "vitwin":
+        checkpoint.write(dst, header, state)
+        return dst
+    if dst.is_dir():
+        raise IsADirectoryError(f"{dst} is a directory; the format safetensors is one file: name it {dst}.safetensors")
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    with checkpoint.replacing(dst) as temporary:
+        checkpoint.write_tensors(temporary, state, metadata={"format": "pt"})
+    return dst
+
+
+def inspect(path: str | os.PathLike[str]) -> Summary:
+    """Names, dtypes and shapes of a checkpoint's tensors, and its header if it has one."""
+    path = Path(path)
+    kind = format_of(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        header = checkpoint.read_header(path)
+    except ValueError:
+        header = None
+        if kind == "vitwin":
+            raise
+    return Summary(path=path, format=kind, header=header, tensors=checkpoint.tensor_shapes(path))
+
+
+def format_of(path: Path) -> str:
+    """The format that a path stands for."""
+    if path.suffix == ".safetensors":
+        return "safetensors"
+    if path.is_dir() or path.suffix == "":
+        return "vitwin"
+    raise ValueError(
+        f"{path} has no known format: name it *.safetensors or a directory, "
+        f"or say which of {', '.join(FORMATS)} it is"
+    )
+
+
+def _read(src: Path, model: ViTConfig | str | None) -> tuple[Header, State]:
+    if model is None:
+        try:
+            return checkpoint.read(src)
+        except ValueError as error:
+            if "no vitwin header" in str(error):
+                raise ValueError(f"{src} does not say which model it is: give model=, e.g. --model B/16") from error
+            raise
+    config = resolve(model)
+    state = checkpoint.read_tensors(checkpoint.weights_file(src))
+    check_shapes(parameters(config), {name: a.shape for name, a in state.items()}, where=str(src))
+    return Header(config=config), state

@@ -1,0 +1,53 @@
+"""A report as text for a terminal."""
+
+from parity.report import Gap, Report
+
+LIMIT = 12  # failures that are listed in full
+
+
+def render(report: Report) -> str:
+    """A table of the largest gap a level, then the verdict and what failed first."""
+    lines = [f"{report.subject}: {report.parameters:,} parameters", ""]
+    rows = [("level", "dtype", "compared", "largest gap", "bound", "where", "")]
+    for level in report.levels:
+        for dtype in dict.fromkeys(g.dtype for g in report.of(level)):
+            rows.append(_row(report, level, dtype))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = {2, 3, 4}
+    for row in rows:
+        cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, "", *_verdict(report)])
+
+
+def _row(report: Report, level: str, dtype: str) -> tuple[str, ...]:
+    gaps, worst = report.of(level, dtype), report.worst(level, dtype)
+    assert worst is not None  # noqa: S101  (a level that is listed has gaps)
+    failed = sum(g in report.failures for g in gaps)
+    verdict = "ok" if not failed else f"{failed} FAILED"
+    if level == "weights":
+        largest, bound = ("same bits", "") if not failed else ("differ", "")
+        return (level, dtype, str(len(gaps)), largest, bound, "" if not failed else worst.name, verdict)
+    return (level, dtype, str(len(gaps)), f"{worst.gap:.1e}", f"{worst.bound:.1e}", _where(worst), verdict)
+
+
+def _where(gap: Gap) -> str:
+    return gap.name if gap.step is None else f"{gap.name}, step {gap.step}"
+
+
+def _verdict(report: Report) -> list[str]:
+    cost = f"{report.seconds:.1f} s, peak memory {report.peak_bytes / 2**30:.1f} GiB"
+    if report.passed:
+        what = f"up to {report.level}" if len(report.levels) > 1 else report.level
+        return [f"PASS  {what}: {len(report.gaps)} quantities agree  ({cost})"]
+    lines = [f"FAIL  {len(report.failures)} of {len(report.gaps)} quantities differ  ({cost})"]
+    lines.append("first, in the order of computation:")
+    for gap in report.failures[:LIMIT]:
+        if gap.vacuous and gap.passed:
+            text = "zero on both sides, which proves nothing: is the head still untrained? Check a config instead"
+        else:
+            text = f"gap {gap.gap:.1e}, bound {gap.bound:.1e}" + (f"  ({gap.note})" if gap.note else "")
+        lines.append(f"  {gap.level:9} {gap.dtype:8} {_where(gap)}: {text}")
+    if len(report.failures) > LIMIT:
+        lines.append(f"  ... and {len(report.failures) - LIMIT} more")
+    return lines

@@ -1,0 +1,170 @@
+"""One model of a pair, measured: the same quantities, in the same order, from either framework.
+
+Every method yields `(name, array)` in the order of computation, as NumPy in PyTorch's names and
+layout (images and their gradients stay channels-last). Nothing is kept that was handed out.
+
+Shapes: b images of H x W pixels and c channels, k outputs.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import vit_jax.training as jax_training
+import vit_torch.training as torch_training
+from parity.inputs import Batch
+from vit_jax.functional import cast, merge, split
+from vit_spec import OptimConfig
+from vit_spec.layout import to_torch_layout
+from vit_torch.api import to_numpy, to_tensor
+
+Measurements = Iterator[tuple[str, np.ndarray]]
+
+
+class Side(Protocol):
+    """What the levels need of a model."""
+
+    name: str
+
+    def outputs(self, images: np.ndarray) -> Measurements: ...
+    def layers(self, images: np.ndarray) -> Measurements: ...
+    def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> Measurements: ...
+    def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]: ...
+
+
+class JaxSide:
+    """A Flax NNX model in one dtype."""
+
+    name = "jax"
+
+    def __init__(self, model: Any, dtype: str):
+        self.dtype = jnp.dtype(dtype)
+        self.model = cast(model, self.dtype)
+
+    def outputs(self, images: np.ndarray) -> Measurements:
+        """Features and logits."""
+        structure, params = split(self.model)
+
+        @jax.jit
+        def run(params: dict[str, Any], images: Any) -> tuple[Any, Any]:
+            model = merge(structure, params)
+            return model.features(images), model(images)
+
+        features, logits = run(params, self._array(images))
+        yield "features", np.asarray(features)
+        yield "logits", np.asarray(logits)
+
+    def layers(self, images: np.ndarray) -> Measurements:
+        """Every measuring point."""
+        for name, value in self.model.points(self._array(images)):
+            yield name, np.asarray(value)
+
+    def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> Measurements:
+        """Gradients of sum(outputs * cotangent) for the images and every parameter."""
+        structure, params = split(self.model)
+
+        @jax.jit
+        def run(params: dict[str, Any], images: Any, cotangent: Any) -> tuple[Any, Any]:
+            _, backward = jax.vjp(lambda p, x: merge(structure, p)(x), params, images)
+            return backward(cotangent)
+
+        of_params, of_images = run(params, self._array(images), self._array(cotangent))
+        yield "images", np.asarray(of_images)
+        yield from _law(of_params).items()
+
+    def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:
+        """One stream a step: loss, gradient norm, parameters, moments and moving average."""
+        structure, params = split(self.model)
+        step = jax.jit(jax_training.make_train_step(structure, config), donate_argnums=0)
+        state = jax_training.init_state(jax.tree.map(jnp.array, params), config)
+        for batch in batches:
+            masks = {site: self._array(mask) for site, mask in batch.masks.items()}
+            state, metrics = step(state, self._array(batch.images), jnp.asarray(batch.labels), masks)
+            yield _train_measurements(metrics, _jax_trees(state))
+
+    def _array(self, array: np.ndarray) -> Any:
+        return jnp.asarray(array, self.dtype)
+
+
+class TorchSide:
+    """A `torch.nn.Module` in one dtype, on the CPU or wherever it was."""
+
+    name = "torch"
+
+    def __init__(self, model: nn.Module, dtype: str):
+        self.dtype = getattr(torch, dtype)
+        self.model: Any = copy.deepcopy(model).to(self.dtype).eval()
+        self.device = next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def outputs(self, images: np.ndarray) -> Measurements:
+        """Features and logits."""
+        channels_first = self._images(images)
+        yield "features", to_numpy(self.model.features(channels_first))
+        yield "logits", to_numpy(self.model(channels_first))
+
+    @torch.no_grad()
+    def layers(self, images: np.ndarray) -> Measurements:
+        """Every measuring point."""
+        for name, value in self.model.points(self._images(images)):
+            yield name, to_numpy(value)
+
+    def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> Measurements:
+        """Gradients of sum(outputs * cotangent) for the images and every parameter."""
+        self.model.zero_grad(set_to_none=True)
+        channels_first = self._images(images).requires_grad_()
+        self.model(channels_first, {}).backward(self._tensor(cotangent))
+        assert channels_first.grad is not None  # noqa: S101  (for the type checker)
+        yield "images", to_numpy(channels_first.grad.permute(0, 2, 3, 1))
+        for name, parameter in self.model.named_parameters():
+            yield name, to_numpy(parameter.grad)
+        self.model.zero_grad(set_to_none=True)
+
+    def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:
+        """One stream a step: loss, gradient norm, parameters, moments and moving average."""
+        model = copy.deepcopy(self.model)
+        optimizer = torch_training.make_optimizer(model, config)
+        ema = torch_training.init_ema(model, config)
+        for step, batch in enumerate(batches):
+            masks = {site: self._tensor(mask) for site, mask in batch.masks.items()}
+            labels = torch.from_numpy(batch.labels).to(self.device)
+            metrics = torch_training.train_step(
+                model, optimizer, self._images(batch.images), labels, masks, config=config, step=step, ema=ema
+            )
+            first, second = torch_training.moments(model, optimizer)
+            trees = {"param": dict(model.named_parameters()), "m": first, "v": second, "ema": ema or {}}
+            yield _train_measurements(metrics, trees)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return to_tensor(array).to(self.device, self.dtype)
+
+    def _images(self, images: np.ndarray) -> Tensor:
+        return self._tensor(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _law(params: dict[str, Any]) -> dict[str, np.ndarray]:
+    return to_torch_layout({name: np.asarray(value) for name, value in params.items()})
+
+
+def _jax_trees(state: jax_training.TrainState) -> dict[str, dict[str, Any]]:
+    first, second = jax_training.moments(state)
+    trees = {"param": state.params, "m": first, "v": second, "ema": state.ema or {}}
+    return {kind: dict(_law(tree)) for kind, tree in trees.items()}
+
+
+def _train_measurements(metrics: dict[str, Any], trees: dict[str, dict[str, Any]]) -> Measurements:
+    for name in ("loss", "grad_norm", "lr"):
+        yield name, _numpy(metrics[name])
+    for kind, tree in trees.items():
+        for name, value in tree.items():
+            yield f"{kind} {name}", _numpy(value)
+
+
+def _numpy(value: Any) -> np.ndarray:
+    return to_numpy(value) if isinstance(value, Tensor) else np.asarray(value)
