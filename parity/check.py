@@ -1,5 +1,6 @@
 """`check`: is a JAX model the same function as a PyTorch model, and does it train the same?"""
 
+import itertools
 import os
 import resource
 import sys
@@ -14,6 +15,7 @@ import vit_jax
 import vit_torch
 from parity import inputs
 from parity.compare import over_steps, practice, proof
+from parity.null_gradients import explained, joined
 from parity.precision import exact
 from parity.report import LEVELS, Gap, Report
 from parity.sides import JaxSide, Measurements, TorchSide
@@ -77,6 +79,7 @@ def check(
         dtypes=dtypes,
         gaps=tuple(gaps),
         settings={"batch_size": batch_size, "steps": steps, "seed": seed},
+        notes=explained(config) if "gradients" in LEVELS[: LEVELS.index(level) + 1] else (),
         curves=run.curves,
         seconds=time.perf_counter() - start,
         peak_bytes=peak_bytes(),
@@ -99,6 +102,8 @@ class _Run:
         self.config, self.jax_model, self.torch_model = config, jax_model, torch_model
         self.batch_size, self.steps, self.seed, self.progress = batch_size, steps, seed, progress
         self.curves: dict[str, dict[str, list[float]]] = {}
+        self.updates: Iterator[list[Gap]] = iter(())
+        self.first_updates: list[list[Gap]] = []
 
     def gaps(self, levels: tuple[str, ...], dtypes: tuple[str, ...]) -> Iterator[Gap]:
         """The gaps of all levels, `weights` once and the others for each dtype."""
@@ -106,6 +111,7 @@ class _Run:
         yield from self._weights()
         for dtype in dtypes:
             sides = self._sides(dtype)
+            self.updates = self._updates(dtype, sides)
             for level in levels[1:]:
                 if level in ("optimizer", "training") and dtype not in TRAINABLE:
                     continue
@@ -118,8 +124,7 @@ class _Run:
         return sides if dtype == "float64" else [*sides, TorchSide(sides[1].model, "float64")]
 
     def _compare(self, level: str, dtype: str, streams: list[Measurements], label: str = "") -> Iterator[Gap]:
-        if label:
-            streams = [((f"{name} @ {label}", value) for name, value in stream) for stream in streams]
+        streams = [_labelled(joined(stream, self.config), label) for stream in streams]
         if dtype == "float64":
             yield from proof(level, *streams, depth=self.config.depth)
         else:
@@ -149,35 +154,31 @@ class _Run:
             yield from self._compare("gradients", dtype, [s.gradients(images, pull) for s in sides], label)
 
     def _optimizer(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
-        yield from self._trained("optimizer", dtype, sides, steps=1, warmup=0)
+        """The first updates of the training run: by warmup's first rate, 0, and by the second."""
+        self.first_updates = list(itertools.islice(self.updates, 2))
+        yield from over_steps("optimizer", self.first_updates)
 
     def _training(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
-        yield from self._trained("training", dtype, sides, steps=self.steps, warmup=self.steps // 5)
+        yield from over_steps("training", itertools.chain(self.first_updates, self.updates))
 
-    def _trained(self, level: str, dtype: str, sides: list[Any], *, steps: int, warmup: int) -> list[Gap]:
+    def _updates(self, dtype: str, sides: list[Any]) -> Iterator[list[Gap]]:
+        """The gaps after each AdamW step, as the steps are made."""
         optim = OptimConfig(
-            lr=1e-3, warmup_steps=warmup, total_steps=steps, weight_decay=0.05, eps=ADAM_EPSILON,
-            clip_norm=1.0, label_smoothing=0.1, ema_decay=0.9,
+            lr=1e-3, warmup_steps=self.steps // 5, total_steps=self.steps, weight_decay=0.05,
+            eps=ADAM_EPSILON, clip_norm=1.0, label_smoothing=0.1, ema_decay=0.9,
         )  # fmt: skip
-        runs = [s.train(optim, self._batches(steps, dtype)) for s in sides]
-        curves = {s.name: [] for s in sides[:2]}
-
-        def by_step() -> Iterator[Iterator[Gap]]:
-            for streams in zip(*runs, strict=True):
-                recorded = [_recorded(s, c) for s, c in zip(streams, curves.values(), strict=False)]
-                yield self._compare(level, dtype, [*recorded, *streams[2:]])
-
-        gaps = over_steps(by_step())
-        if level == "training":
-            self.curves[dtype] = curves
-        return gaps
+        runs = [s.train(optim, self._batches(dtype)) for s in sides]
+        curves = self.curves[dtype] = {s.name: [] for s in sides[:2]}
+        for streams in zip(*runs, strict=True):
+            recorded = [_recorded(s, c) for s, c in zip(streams, curves.values(), strict=False)]
+            yield list(self._compare("training", dtype, [*recorded, *streams[2:]]))
 
     def _image_sets(self, dtype: str) -> dict[str, np.ndarray]:
         sets = inputs.image_sets(self.config, self.batch_size, self.seed)
         return {label: rounded(images, dtype) for label, images in sets.items()}
 
-    def _batches(self, steps: int, dtype: str) -> Iterator[inputs.Batch]:
-        for batch in inputs.batches(self.config, self.batch_size, steps, self.seed):
+    def _batches(self, dtype: str) -> Iterator[inputs.Batch]:
+        for batch in inputs.batches(self.config, self.batch_size, self.steps, self.seed):
             masks = {site: rounded(mask, dtype) for site, mask in batch.masks.items()}
             yield inputs.Batch(rounded(batch.images, dtype), batch.labels, masks)
 
@@ -191,6 +192,11 @@ def peak_bytes() -> int:
     """Largest resident memory of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _labelled(stream: Measurements, label: str) -> Measurements:
+    for name, value in stream:
+        yield (f"{name} @ {label}" if label else name), value
 
 
 def _recorded(stream: Measurements, losses: list[float]) -> Measurements:

@@ -46,14 +46,14 @@ def practice(
         yield Gap(level=level, dtype=dtype, name=name, gap=max(errors.values()), bound=bound, scale=scale, note=note)
 
 
-def over_steps(gaps_by_step: Iterable[Iterable[Gap]]) -> list[Gap]:
+def over_steps(level: str, gaps_by_step: Iterable[Iterable[Gap]]) -> list[Gap]:
     """One gap a name: that of the first step out of bounds, else the largest of all steps."""
     worst: dict[str, Gap] = {}
     for step, gaps in enumerate(gaps_by_step):
         for gap in gaps:
             old = worst.get(gap.name)
             if old is None or (old.passed and (not gap.passed or gap.gap > old.gap)):
-                worst[gap.name] = replace(gap, step=step)
+                worst[gap.name] = replace(gap, level=level, step=step)
     return list(worst.values())
 
 

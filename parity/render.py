@@ -17,7 +17,8 @@ def render(report: Report) -> str:
     for row in rows:
         cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, "", *_verdict(report)])
+    lines += ["", *(f"note: {text}" for text in report.notes)]
+    return "\n".join([*lines, *_verdict(report)])
 
 
 def _row(report: Report, level: str, dtype: str) -> tuple[str, ...]:

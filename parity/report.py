@@ -42,6 +42,7 @@ class Report:
     dtypes: tuple[str, ...]
     gaps: tuple[Gap, ...]  # in the order of computation
     settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what was compared in a special way, and why
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # dtype -> side -> losses
     seconds: float = 0.0
     peak_bytes: int = 0  # resident memory of the process

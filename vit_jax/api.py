@@ -82,10 +82,10 @@ def get_state(model: nnx.Module) -> State:
 
 
 def set_state(model: nnx.Module, state: State) -> None:
-    """Replaces every parameter by the array of its name, cast to the model's dtype."""
+    """Replaces every parameter by a copy of the array of its name, cast to the model's dtype."""
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     new = [
-        (path, variable.replace(jnp.asarray(state[".".join(map(str, path))], variable.dtype)))
+        (path, variable.replace(jnp.array(state[".".join(map(str, path))], variable.dtype)))
         for path, variable in flat
     ]
     nnx.update(model, nnx.from_flat_state(new))

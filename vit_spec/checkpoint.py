@@ -24,6 +24,7 @@ from vit_spec.parameters import check_shapes, parameters
 from vit_spec.preprocessing import Preprocessing
 
 FORMAT = "vitwin 1"
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -113,7 +114,9 @@ def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[str, tuple[in
     """Dtype and shape of every tensor of a checkpoint, without reading the tensors."""
     with _opened(weights_file(path)) as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-        return {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+        return {
+            name: (DTYPES.get(s.get_dtype(), s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()
+        }
 
 
 def write(path: str | os.PathLike[str], header: Header, state: State) -> None:

@@ -1,0 +1,142 @@
+"""The command `parity`. Exit codes: 0 pass, 1 mismatch, 2 wrong usage or broken input."""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from parity.convert import FORMATS, convert, inspect
+from parity.report import LEVELS
+from vit_spec import count_parameters, get, variants
+from vit_spec.variants import SIZES
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+MISMATCH, USAGE = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"parity: {_message(error)}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("parity: interrupted; nothing half-written was left", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="parity", description="Port ViT weights between JAX and PyTorch, and prove it.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="compare both sides: outputs, layers, gradients, training")
+    check.add_argument("model", metavar="NAME|DIR|FILE", help="variant (random weights) or checkpoint")
+    check.add_argument("--against", metavar="DIR|FILE", help="checkpoint for the PyTorch side; default: the same")
+    check.add_argument("--level", choices=LEVELS, default="training", help="each level includes those before it")
+    check.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float64"], help="float64 is the proof")
+    check.add_argument("--batch-size", type=int, default=2, help="images in a batch (default: 2)")
+    check.add_argument("--steps", type=int, default=20, help="AdamW steps of the level training (default: 20)")
+    check.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
+    check.set_defaults(run=_check)
+
+    conversion = commands.add_parser("convert", help="rewrite a checkpoint in another format")
+    conversion.add_argument("src", metavar="SRC")
+    conversion.add_argument("dst", metavar="DST")
+    conversion.add_argument("--from", dest="source", choices=FORMATS, help="format of SRC; default: told from the path")
+    conversion.add_argument("--to", dest="target", choices=FORMATS, help="format of DST; default: told from the path")
+    conversion.add_argument("--model", metavar="NAME", help="variant of a file that has no config of its own")
+    conversion.set_defaults(run=_convert)
+
+    inspection = commands.add_parser("inspect", help="what a checkpoint holds")
+    inspection.add_argument("path", metavar="FILE|DIR")
+    inspection.set_defaults(run=_inspect)
+
+    commands.add_parser("variants", help="all variants with sizes and parameter counts").set_defaults(run=_variants)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
+    from parity.check import check
+    from parity.render import render
+
+    show = _status if sys.stderr.isatty() else None
+    report = check(
+        options.model,
+        options.against,
+        level=options.level,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        seed=options.seed,
+        progress=show,
+    )
+    if show:
+        show("")
+    print(render(report))
+    return 0 if report.passed else MISMATCH
+
+
+def _convert(options: argparse.Namespace) -> int:
+    written = convert(options.src, options.dst, source=options.source, target=options.target, model=options.model)
+    print(f"wrote {written}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    summary = inspect(options.path)
+    total = sum(math.prod(shape) for _, shape in summary.tensors.values())
+    dtypes = ", ".join(dict.fromkeys(dtype for dtype, _ in summary.tensors.values()))
+    print(f"{summary.path}: {summary.format}, {len(summary.tensors)} tensors, {total:,} values, {dtypes}")
+    if summary.header:
+        fields = summary.header.config.to_dict()
+        print("\nconfig (family " + summary.header.family + ")")
+        print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
+    else:
+        print("\nno config in the file")
+    print("\ntensors")
+    width = max((len(name) for name in summary.tensors), default=0)
+    for name, (dtype, shape) in summary.tensors.items():
+        print(f"  {name:{width}}  {dtype:8} {' x '.join(map(str, shape)) or 'scalar'}")
+    return 0
+
+
+def _variants(options: argparse.Namespace) -> int:
+    letters = {size: letter for size, (letter, *_) in SIZES.items()}
+    print(f"{'name':28} {'alias':12} {'width':>5} {'depth':>5} {'heads':>5} {'mlp':>5} {'parameters':>15}")
+    for name in variants():
+        config = get(name)
+        alias = f"{letters[name.split('_')[1]]}/{config.patch_shape[0]}"
+        alias += "" if config.image_size == 224 else f"@{config.image_size}"
+        print(
+            f"{name:28} {alias:12} {config.width:5} {config.depth:5} {config.num_heads:5} "
+            f"{config.mlp_width:5} {count_parameters(config):15,}"
+        )
+    return 0
+
+
+def _status(line: str) -> None:
+    """One line on the terminal that the next one overwrites."""
+    print(f"\r\x1b[2K{line and 'checking ' + line + ' ...'}", end="", file=sys.stderr, flush=True)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        extra = "torch" if error.name == "torch" else "jax"
+        return f"this command needs {error.name}: pip install 'vitwin[{extra}]'"
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {Path(error.filename)}" if error.filename else ""
+        return f"{error.strerror}:{where}"
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
