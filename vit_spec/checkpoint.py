@@ -81,14 +81,13 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         if not file.is_file():
             raise FileNotFoundError(f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory")
         return Header.from_json(file.read_text(), where=str(file))
-    with _opened(path) as file:
-        text = (file.metadata() or {}).get("vitwin")
-    if text is None:
+    header = _embedded_header(path)
+    if header is None:
         raise ValueError(
             f"{path} has no vitwin header, so its config is unknown: load the directory with its "
             f"{CONFIG}, or convert the file with `parity convert --model NAME`"
         )
-    return Header.from_json(text, where=f"the header of {path}")
+    return header
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Header, State]:
@@ -99,6 +98,9 @@ def read(path: str | os.PathLike[str]) -> tuple[Header, State]:
     """
     header = read_header(path)
     file = weights_file(path)
+    embedded = _embedded_header(file)
+    if embedded is not None and embedded.config != header.config:
+        raise ValueError(f"{path}: {CONFIG} and {WEIGHTS} are of different models: copy both from one place")
     state = read_tensors(file)
     check_shapes(parameters(header.config), {n: a.shape for n, a in state.items()}, where=str(file))
     return header, state
@@ -163,6 +165,13 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _embedded_header(file: Path) -> Header | None:
+    """The header in the metadata of a safetensors file, if it has one."""
+    with _opened(file) as opened:
+        text = (opened.metadata() or {}).get("vitwin")
+    return None if text is None else Header.from_json(text, where=f"the header of {file}")
 
 
 def _umask() -> int:
