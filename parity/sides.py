@@ -8,6 +8,7 @@ Shapes: b images of H x W pixels and c channels, k outputs.
 
 import copy
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -49,14 +50,7 @@ class JaxSide:
 
     def outputs(self, images: np.ndarray) -> Measurements:
         """Features and logits."""
-        structure, params = split(self.model)
-
-        @jax.jit
-        def run(params: dict[str, Any], images: Any) -> tuple[Any, Any]:
-            model = merge(structure, params)
-            return model.features(images), model(images)
-
-        features, logits = run(params, self._array(images))
+        features, logits = _forward(*split(self.model), self._array(images))
         yield "features", np.asarray(features)
         yield "logits", np.asarray(logits)
 
@@ -67,29 +61,42 @@ class JaxSide:
 
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> Measurements:
         """Gradients of sum(outputs * cotangent) for the images and every parameter."""
-        structure, params = split(self.model)
-
-        @jax.jit
-        def run(params: dict[str, Any], images: Any, cotangent: Any) -> tuple[Any, Any]:
-            _, backward = jax.vjp(lambda p, x: merge(structure, p)(x), params, images)
-            return backward(cotangent)
-
-        of_params, of_images = run(params, self._array(images), self._array(cotangent))
+        of_params, of_images = _backward(*split(self.model), self._array(images), self._array(cotangent))
         yield "images", np.asarray(of_images)
         yield from _law(of_params).items()
 
     def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, parameters, moments and moving average."""
         structure, params = split(self.model)
-        step = jax.jit(jax_training.make_train_step(structure, config), donate_argnums=0)
         state = jax_training.init_state(jax.tree.map(jnp.array, params), config)
         for batch in batches:
             masks = {site: self._array(mask) for site, mask in batch.masks.items()}
-            state, metrics = step(state, self._array(batch.images), jnp.asarray(batch.labels), masks)
+            images, labels = self._array(batch.images), jnp.asarray(batch.labels)
+            state, metrics = _train_step(structure, config, state, images, labels, masks)
             yield _train_measurements(metrics, _jax_trees(state))
 
     def _array(self, array: np.ndarray) -> Any:
         return jnp.asarray(array, self.dtype)
+
+
+# Compiled once for each structure and shape, and shared by all checks of a process.
+
+
+@partial(jax.jit, static_argnums=0)
+def _forward(structure: Any, params: dict[str, Any], images: Any) -> tuple[Any, Any]:
+    model = merge(structure, params)
+    return model.features(images), model(images)
+
+
+@partial(jax.jit, static_argnums=0)
+def _backward(structure: Any, params: dict[str, Any], images: Any, cotangent: Any) -> tuple[Any, Any]:
+    _, backward = jax.vjp(lambda p, x: merge(structure, p)(x), params, images)
+    return backward(cotangent)
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _train_step(structure: Any, config: OptimConfig, state: Any, images: Any, labels: Any, masks: Any) -> Any:
+    return jax_training.make_train_step(structure, config)(state, images, labels, masks)
 
 
 class TorchSide:

@@ -96,7 +96,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "accuracy": jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "lr": jnp.asarray(schedule(state.step)),
         }
         return TrainState(state.step + 1, params, opt_state, averaged(state.ema, params, config)), metrics

@@ -11,13 +11,12 @@ import vit_torch
 from parity.tolerance import proof_bound
 from vit_spec import OptimConfig
 
+TRAINED = {"class_token": {}, "dropout_drop_path": {"dropout": 0.1, "drop_path": 0.3}}
 CONFIGS = {
-    "class_token": {},
     "mean_pool_fc_norm": {"pool": "mean", "fc_norm": True, "class_token": False},
     "attention_pool": {"pool": "map", "pos_embed": "sincos2d"},
     "layer_scale_registers": {"layer_scale": 0.1, "num_registers": 2, "class_token_position": False},
     "qk_norm_quick_gelu": {"qk_norm": True, "activation": "quick_gelu", "qkv_bias": False},
-    "dropout_drop_path": {"dropout": 0.1, "drop_path": 0.3},
     "not_square": {"image_size": (16, 40), "patch_size": (8, 4), "in_channels": 1},
     "pre_logits": {"representation_size": 24, "activation": "gelu_tanh"},
     "no_head": {"num_classes": 0},
@@ -25,18 +24,29 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
-def test_twins_agree_in_float64_through_gradients_and_training(tiny, changes):
-    report = parity.check(tiny.replace(**changes), steps=6)
+def test_twins_agree_in_float64_up_to_their_gradients(tiny, changes):
+    report = parity.check(tiny.replace(**changes), level="gradients")
+    assert report.passed, parity.render(report)
+    assert report.levels == parity.LEVELS[:4]
+
+
+@pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
+def test_twins_train_alike_in_float64(tiny, changes):
+    report = parity.check(tiny.replace(**changes), steps=20)
     assert report.passed, parity.render(report)
     assert report.levels == parity.LEVELS
     assert report.largest_gap < proof_bound(tiny.depth)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_twins_agree_in_low_precision(tiny, dtype):
-    report = parity.check(tiny, dtype=dtype, steps=6)
+def test_twins_agree_in_float32_practice(tiny):
+    report = parity.check(tiny, dtype="float32", steps=6)
     assert report.passed, parity.render(report)
-    assert ("training" in report.levels) == (dtype == "float32")
+
+
+def test_half_precision_is_compared_up_to_gradients(tiny):
+    report = parity.check(tiny, dtype=["bfloat16", "float16"], steps=6)
+    assert report.passed, parity.render(report)
+    assert "training" not in report.levels
 
 
 def _swap_query_and_key(model):
@@ -94,7 +104,9 @@ def test_a_schedule_in_float32_is_caught_by_the_training_level(tiny, monkeypatch
         return lambda step: exact_schedule(config)(step).astype(jnp.float32)
 
     monkeypatch.setattr("vit_jax.training.make_schedule", rounded_schedule)
+    jax.clear_caches()  # the compiled step holds the schedule of before
     assert not parity.check(tiny, steps=6).passed
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "infinity"])
@@ -162,8 +174,7 @@ def test_a_check_leaves_the_models_as_they_were(pair):
     assert (before[1] == jax_model(jnp.ones((1, 32, 32, 3)))).all()
 
 
-@pytest.mark.parametrize("options", [{"scan": True}, {"remat": "dots"}, {"remat": "full", "scan": True}], ids=str)
-def test_options_of_speed_and_memory_keep_parity(tiny, options):
-    model = vit_jax.create(tiny.replace(drop_path=0.2), **options)
+def test_options_of_speed_and_memory_keep_parity_in_training(tiny):
+    model = vit_jax.create(tiny.replace(drop_path=0.2), remat="full", scan=True)
     model.head.kernel[...] = jax.random.normal(jax.random.key(0), model.head.kernel.shape)
     assert parity.check(model, steps=3).passed

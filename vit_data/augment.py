@@ -1,0 +1,139 @@
+"""Random changes of one training image, each a small function of a NumPy generator. No twin.
+
+Every function takes uint8 `(h, w, c)` and returns the same kind. It draws only from the generator
+that it is given, and draws nothing when it is switched off.
+Shapes: h height, w width in pixels, c channels.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from vit_data.decode import pixels, to_picture
+from vit_data.preprocess import RESAMPLING
+from vit_spec.preprocessing import Preprocessing
+
+PADDINGS = ("zero", "edge", "reflect")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Which random changes a training image goes through: crop, flip, rotation, shift, in order.
+
+    The defaults change nothing. For 8x8 digits a shift of 1 and a rotation of about 10 help,
+    while a flip turns them into other signs.
+    """
+
+    flip: float = 0.0
+    """Probability of a mirror image, left to right (AlexNet, 2012, section 4.1)."""
+    rotation: float = 0.0
+    """Largest angle in degrees, either way, uniform (torchvision `RandomRotation`, bilinear)."""
+    shift: int = 0
+    """Largest shift in pixels of the model's input, either way, each axis (ResNet, 2015, 4.2)."""
+    padding: Literal["zero", "edge", "reflect"] = "zero"
+    """What a shift fills in: black, the nearest pixel, or the mirrored image."""
+    crop_scale: tuple[float, float] | None = None
+    """Share of the area an inception crop keeps, e.g. (0.08, 1); None: the evaluation crop
+    (GoogLeNet, 2014, section 6; drawn as in torchvision's `RandomResizedCrop`)."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of an inception crop, log-uniform (torchvision's default)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip {self.flip} is a probability: give a value in [0, 1]")
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"rotation {self.rotation} is in degrees: give a value in [0, 180]")
+        if self.shift < 0:
+            raise ValueError(f"shift {self.shift} is in pixels: give 0 or more")
+        if self.padding not in PADDINGS:
+            raise ValueError(f"padding {self.padding!r} is none of {', '.join(PADDINGS)}")
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale {self.crop_scale} must be (low, high) within (0, 1]")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError(f"crop_ratio {self.crop_ratio} must be (low, high), both positive")
+
+    @classmethod
+    def none(cls) -> "Augmentation":
+        """No change at all: the image as evaluation sees it."""
+        return cls()
+
+
+def augment(image: np.ndarray, rng: np.random.Generator, augmentation: Augmentation) -> np.ndarray:
+    """`image` after every change but the crop, which needs the undistorted original."""
+    image = random_flip(image, rng, augmentation.flip)
+    image = random_rotation(image, rng, augmentation.rotation)
+    return random_shift(image, rng, augmentation.shift, augmentation.padding)
+
+
+def random_flip(image: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """Mirrored left to right with `probability`."""
+    if probability and rng.random() < probability:
+        return image[:, ::-1]
+    return image
+
+
+def random_rotation(image: np.ndarray, rng: np.random.Generator, degrees: float) -> np.ndarray:
+    """Turned about the centre by up to `degrees` either way; corners are filled with black."""
+    if not degrees:
+        return image
+    angle = (2 * rng.random() - 1) * degrees
+    return pixels(to_picture(image).rotate(angle, Image.Resampling.BILINEAR))
+
+
+def random_shift(
+    image: np.ndarray, rng: np.random.Generator, limit: int, padding: str = "zero"
+) -> np.ndarray:
+    """Moved by up to `limit` whole pixels either way along both axes."""
+    if not limit:
+        return image
+    down = int(rng.random() * (2 * limit + 1)) - limit
+    right = int(rng.random() * (2 * limit + 1)) - limit
+    h, w = image.shape[:2]
+    if padding == "zero":  # np.pad costs ten times as much on small images
+        shifted = np.zeros_like(image)
+        shifted[max(down, 0) : h + min(down, 0), max(right, 0) : w + min(right, 0)] = image[
+            max(-down, 0) : h - max(down, 0), max(-right, 0) : w - max(right, 0)
+        ]
+        return shifted
+    widths = ((limit, limit), (limit, limit), (0, 0))
+    padded = np.pad(image, widths, mode="edge" if padding == "edge" else "reflect")
+    return padded[limit - down : limit - down + h, limit - right : limit - right + w]
+
+
+def inception_crop(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    augmentation: Augmentation,
+    preprocessing: Preprocessing,
+) -> np.ndarray:
+    """A random part of `image`, resized to `size` `(h, w)`; the aspect ratio changes."""
+    top, left, h, w = crop_box((image.shape[0], image.shape[1]), rng, augmentation)
+    part = to_picture(image[top : top + h, left : left + w])
+    return pixels(part.resize((size[1], size[0]), RESAMPLING[preprocessing.interpolation]))
+
+
+def crop_box(
+    shape: tuple[int, int], rng: np.random.Generator, augmentation: Augmentation
+) -> tuple[int, int, int, int]:
+    """`(top, left, h, w)` of a random part of an image of `shape` `(h, w)`.
+
+    Ten tries, then the largest centred part with an allowed ratio, as torchvision's
+    `RandomResizedCrop.get_params`.
+    """
+    height, width = shape
+    scale = augmentation.crop_scale or (1.0, 1.0)
+    low, high = augmentation.crop_ratio
+    for _ in range(10):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
+        ratio = math.exp(math.log(low) + math.log(high / low) * rng.random())
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(rng.random() * (height - h + 1))
+            return top, int(rng.random() * (width - w + 1)), h, w
+    w = min(width, max(1, round(height * high)))
+    h = min(height, max(1, round(width / low)))
+    return (height - h) // 2, (width - w) // 2, h, w

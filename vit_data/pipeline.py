@@ -1,0 +1,204 @@
+"""Grain pipelines from a source to NumPy batches. Serves both twins: NHWC, float32.
+
+One element of the Grain data set is a whole batch. Grain's cost for each element is some 30 us on
+one core, which for 128 small images would be 4 ms of a step; and a batch that is made in one place
+is the same for every number of workers and hosts.
+Shapes: b examples in a batch of this host, h height, w width in pixels, c channels.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from vit_data.augment import Augmentation
+from vit_data.order import EvalOrder, TrainOrder
+from vit_data.preprocess import channel_facts, check_size
+from vit_data.reader import EvalBatch, Reader, TrainBatch
+from vit_data.sources import Source
+from vit_spec.preprocessing import Preprocessing
+
+Batch = dict[str, np.ndarray]
+
+logger = logging.getLogger("vit_data")
+
+
+class Batches(Iterator[Batch]):
+    """An iterator of batches that reads ahead. Starts over when iterated again after its end.
+
+    `len()` is the number of batches in all (`sys.maxsize` without an end), `corrupt` maps the
+    index of every unreadable image met so far to the reason, and `get_state` / `set_state` save
+    and restore the place, for resuming a run.
+    """
+
+    def __init__(self, dataset: Any, length: int, reader: Reader) -> None:
+        self.corrupt: dict[int, str] = {}
+        self._dataset, self._length, self._reader = dataset, length, reader
+        self._iterator: Any = None
+        self._ended = False
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> "Batches":
+        if self._ended:
+            self._iterator, self._ended = None, False
+        return self
+
+    def __next__(self) -> Batch:
+        try:
+            batch = next(self._running())
+        except StopIteration:
+            self._ended = True
+            self._check_any_readable()
+            raise
+        skipped = batch.pop("skipped")
+        for index in skipped[skipped >= 0].tolist():
+            self._note_corrupt(index)
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The place of the next batch, as JSON values."""
+        return self._running().get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from a place that `get_state` of an equal iterator returned."""
+        self._ended = False
+        self._running().set_state(state)
+
+    def close(self) -> None:
+        """Stops the threads or processes that read ahead; iterating again starts over."""
+        if hasattr(self._iterator, "close"):
+            self._iterator.close()
+        self._iterator, self._ended = None, False
+
+    def _running(self) -> Any:
+        if self._iterator is None:
+            self._iterator = iter(self._dataset)
+        return self._iterator
+
+    def _note_corrupt(self, index: int) -> None:
+        if index in self.corrupt:
+            return
+        self.corrupt[index] = self._reader.reason(index) or "unreadable"
+        if len(self.corrupt) == 1:
+            logger.warning(
+                "skipped %s, which cannot be read: %s. More are counted in `corrupt`, not logged",
+                self._reader.source.describe(index),
+                self.corrupt[index],
+            )
+
+    def _check_any_readable(self) -> None:
+        if len(self.corrupt) == len(self._reader.source):
+            self._reader.readable_from(0)  # raises with the reason
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    size: tuple[int, int] | int,
+    channels: int,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    seed: int,
+    epochs: int | None = None,
+    workers: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    cache: bool | None = None,
+) -> Batches:
+    """Shuffled, augmented batches: `{"image": float32 (b, h, w, c), "label": int32 (b,)}`.
+
+    `batch_size` is b, the share of this host: all `shard_count` hosts together read
+    `b * shard_count` examples a step, in the order in which one host would. Batches run on across
+    epochs, so every epoch has every example once; with `epochs`, at most the last incomplete batch
+    is left out. Order and augmentation follow from `seed`, epoch and example alone. An unreadable
+    image is replaced by the next readable one of the source and noted in `corrupt`.
+    `workers` 0 reads in threads of this process; with more, processes are spawned, hence the
+    program's main module must be importable (`if __name__ == "__main__":`). `cache` True keeps the
+    decoded images in memory, None does so for small sets (256 MiB).
+
+    Raises `ValueError` for a batch larger than the source and when no image can be read.
+    """
+    size = check_size(size)
+    _check_counts(batch_size, workers, shard_index, shard_count)
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed {seed} is outside [0, 2**63)")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs {epochs} must be 1 or more, or None for no end")
+    if batch_size * shard_count > len(source):
+        raise ValueError(
+            f"batch_size {batch_size} x {shard_count} hosts is more than the {len(source)} images "
+            f"of {source.name}: use a batch_size of at most {len(source) // shard_count}"
+        )
+    channel_facts(preprocessing, channels)
+    fitted = augmentation.crop_scale is None
+    facts: Any = {"size": size, "channels": channels, "preprocessing": preprocessing}
+    reader = Reader(source, **facts, fitted=fitted, cache=cache)
+    load = TrainBatch(reader, **facts, augmentation=augmentation, seed=seed)
+    order = TrainOrder(
+        len(source),
+        batch_size,
+        seed=seed,
+        epochs=epochs,
+        shard_index=shard_index,
+        shard_count=shard_count,
+    )
+    return _batches(order, load, reader, workers)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    size: tuple[int, int] | int,
+    channels: int,
+    preprocessing: Preprocessing,
+    workers: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    cache: bool | None = None,
+) -> Batches:
+    """Every example once, in order: as `train_batches`, with `"mask": float32 (b,)`.
+
+    The mask is 1 for an example and 0 for padding, which fills the last batches so that all have
+    b examples and all hosts as many batches; and 0 for an image that cannot be read. Where it is
+    0, image and label are zeros.
+
+    Raises `ValueError` when no image can be read.
+    """
+    size = check_size(size)
+    _check_counts(batch_size, workers, shard_index, shard_count)
+    channel_facts(preprocessing, channels)
+    facts: Any = {"size": size, "channels": channels, "preprocessing": preprocessing}
+    reader = Reader(source, **facts, fitted=True, cache=cache)
+    order = EvalOrder(len(source), batch_size, shard_index=shard_index, shard_count=shard_count)
+    return _batches(order, EvalBatch(reader, **facts), reader, workers)
+
+
+def _batches(order: Any, load: Any, reader: Reader, workers: int) -> Batches:
+    import grain
+
+    # Reading files and decoding large images run beside each other; copying from memory does not.
+    threads = 1 if reader.cached else min(4, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads))
+    dataset = grain.MapDataset.source(order).map(load).to_iter_dataset(options)
+    if workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain's processes read its flags, even without absl's app
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return Batches(dataset, len(order), reader)
+
+
+def _check_counts(batch_size: int, workers: int, shard_index: int, shard_count: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} must be 1 or more")
+    if workers < 0:
+        raise ValueError(f"workers {workers} must be 0 (this process) or more")
+    if not 0 <= shard_index < shard_count:
+        raise ValueError(f"shard_index {shard_index} must be in [0, shard_count {shard_count})")

@@ -1,0 +1,65 @@
+"""Data sets by name or folder, as random-access sources of encoded images. No twin.
+
+Adding a data set: a TFDS builder in `vit_data/datasets/` and a line in `OWN`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from vit_data.folder import open_folder
+from vit_data.tfds_sources import open_digits, open_fashion_mnist, open_tfds
+
+OWN = {"digits": open_digits, "fashion_mnist": open_fashion_mnist}
+
+
+class Source(Protocol):
+    """A labelled set of images; `source[i]` for `0 <= i < len(source)`, in any order, picklable."""
+
+    name: str
+    """How messages call it, with its split."""
+    num_classes: int
+    """Labels are 0 .. num_classes - 1."""
+    label_names: tuple[str, ...]
+    """One name a class."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        """`{"image": bytes, path or uint8 array, "label": int}`; see `vit_data.decode`."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Where example `index` comes from: its file or its place in the set."""
+        ...
+
+
+def open_source(
+    name: str | os.PathLike[str], *, split: str, data_dir: str | os.PathLike[str] | None = None
+) -> Source:
+    """The data set `name`, one split of it.
+
+    `name` is one of
+    - `digits`: scikit-learn's 1,797 digits, 360 of them held out; written on first use.
+    - `fashion_mnist`: from idx files in `$VITWIN_FASHION_MNIST`, `data_dir` or Debian's package
+      dataset-fashion-mnist, else as prepared by tensorflow-datasets in `data_dir`.
+    - a folder of class folders, see `vit_data.folder`; a path that exists or has a leading `.`,
+      `/` or `~`.
+    - any other data set of tensorflow-datasets that is prepared in `data_dir` as array_record.
+
+    `split` is `train` or `test`; where a set has a validation split and no test split, `test`
+    is the validation split. Folders also know `validation`, and TFDS names any split expression.
+    `data_dir` is where our own sets are written (default: `$VITWIN_DATA`, else ~/.cache/vitwin)
+    and where others are looked for (default: that of TFDS).
+
+    Raises `ValueError` for unknown names and splits and for folders that are no data set,
+    `FileNotFoundError` for data that must be installed first, `PermissionError` and `OSError`
+    when `data_dir` cannot be written.
+    """
+    if isinstance(name, str) and name in OWN:
+        return OWN[name](split=split, data_dir=data_dir)
+    text = os.fspath(name)
+    is_path = not isinstance(name, str) or text.startswith((".", "/", "~"))
+    if is_path or Path(text).is_dir():
+        return open_folder(Path(text).expanduser(), split=split)
+    return open_tfds(text, split=split, data_dir=data_dir, own=tuple(OWN))
