@@ -1,0 +1,297 @@
+"""Train a Vision Transformer in JAX, then prove that its PyTorch twin computes the same.
+
+    python train.py                        real handwritten digits, a minute on two cores
+    python train.py fashion_mnist          another recipe
+    python train.py path/to/images         your own folder, one subfolder a class
+    python train.py digits --help          every field with its default
+
+Exit codes: 0 done, 1 the run failed (loss not finite, twins differ), 2 wrong usage or broken input.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import Mesh  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+import vit_jax  # noqa: E402
+from vit_data import eval_batches, open_source, train_batches  # noqa: E402
+from vit_data.recipes import RECIPES, Recipe  # noqa: E402
+from vit_jax.functional import Params, merge, split  # noqa: E402
+from vit_jax.run_folder import SUMMARY, MetricsWriter, RunFolder  # noqa: E402
+from vit_jax.sharding import check_batch_size, make_mesh, over_data, replicated  # noqa: E402
+from vit_jax.training import TrainState, init_state, make_train_step  # noqa: E402
+from vit_spec import ViTConfig, count_parameters  # noqa: E402
+from vit_spec.names import unknown_name  # noqa: E402
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one recipe and returns the exit code."""
+    try:
+        name, recipe = parse(sys.argv[1:] if arguments is None else arguments)
+        return run(name, recipe)
+    except NotFiniteError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else error
+        print(f"train: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntrain: interrupted; start again with --overwrite", file=sys.stderr)
+        return 130
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
+    """The recipe's name and its fields from a command line."""
+    import tyro
+
+    first, rest = "digits", list(arguments)
+    if rest and not rest[0].startswith("-"):
+        first = rest.pop(0)
+    if first in RECIPES:
+        name, base = first, RECIPES[first]()
+    elif Path(first).is_dir():
+        name, base = f"folder_{Path(first).resolve().name}", dataclasses.replace(RECIPES["folder"](), data=first)
+    else:
+        raise ValueError(unknown_name("recipe", first, RECIPES) + "; a folder of images works too")
+    about = (RECIPES.get(name, RECIPES["folder"]).__doc__ or "").strip()
+    return name, tyro.cli(Recipe, default=base, args=rest, prog=f"train.py {first}", description=about)
+
+
+def run(name: str, recipe: Recipe) -> int:
+    """Trains unless the folder already holds this very run, then checks the result in PyTorch."""
+    folder = RunFolder(recipe.out or f"runs/{name}")
+    if folder.finished(recipe.to_dict()) and not recipe.overwrite:
+        accuracy = folder.read_json(SUMMARY)["test_accuracy"]
+        print(f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; --overwrite trains it again")
+    else:
+        train(recipe, folder)
+    same = check_twin(recipe, folder.path)
+    print_next_steps(folder.path)
+    return 0 if same else 1
+
+
+def train(recipe: Recipe, folder: RunFolder) -> None:
+    """The whole training run: data, model, loop, checkpoint, summary."""
+    mesh = make_mesh()
+    check_batch_size(recipe.batch_size, mesh)
+    check_batch_size(recipe.eval_batch_size, mesh)
+    sources = {split: open_source(recipe.data, split=split, data_dir=recipe.data_dir) for split in ("train", "test")}
+    config = recipe.model.replace(num_classes=sources["train"].num_classes)
+    batches = train_batches(
+        sources["train"],
+        batch_size=recipe.batch_size,
+        size=config.image_shape,
+        channels=config.in_channels,
+        preprocessing=recipe.preprocessing,
+        augmentation=recipe.augmentation,
+        seed=recipe.seed,
+        workers=recipe.workers,
+    )
+    folder.claim(recipe.to_dict(), overwrite=recipe.overwrite)
+    print(
+        f"training {count_parameters(config):,} parameters on {len(sources['train']):,} images of {recipe.data}, "
+        f"{recipe.optim.total_steps:,} steps of {recipe.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
+    )
+    structure, params = split(new_model(recipe, config))
+    state = jax.device_put(init_state(params, recipe.optim), replicated(mesh))
+    evaluate = Evaluation(recipe, config, structure, mesh, sources["test"])
+    writer = MetricsWriter(folder)
+    start = time.perf_counter()
+    try:
+        for state, values in steps(recipe, config, structure, state, batches, mesh):
+            if "loss" in values:
+                writer.write(int(values["step"]), {k: v for k, v in values.items() if k != "step"})
+            else:
+                accuracy = evaluate(state.ema or state.params)
+                tqdm.write(f"step {int(values['step']):,}: test accuracy {accuracy:.2%}")
+                writer.write(int(values["step"]), {"test_accuracy": accuracy})
+    finally:
+        writer.close()
+        batches.close()
+    seconds = time.perf_counter() - start
+    model = merge(structure, state.ema or state.params)
+    vit_jax.save(
+        model, folder.path, preprocessing=recipe.preprocessing, labels=tuple(sources["train"].label_names)
+    )
+    skipped = len(batches.corrupt) + evaluate.corrupt
+    summary = {
+        "test_accuracy": accuracy,
+        "test_images": len(sources["test"]),
+        "seconds": round(seconds, 1),
+        "steps": recipe.optim.total_steps,
+        "parameters": count_parameters(config),
+        "skipped_images": skipped,
+    }
+    folder.write_json(SUMMARY, summary)
+    print(f"test accuracy {accuracy:.2%} on {len(sources['test']):,} images after {seconds:.0f} s of training")
+    if skipped:
+        print(f"{skipped} corrupt image(s) were skipped")
+
+
+def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
+    """The untrained model with the recipe's options."""
+    return vit_jax.create(
+        config,
+        seed=recipe.seed,
+        dtype=recipe.dtype,
+        remat=recipe.remat,
+        scan=recipe.scan,
+        attention=recipe.attention,
+    )
+
+
+def steps(
+    recipe: Recipe, config: ViTConfig, structure: Any, state: TrainState, batches: Iterable[Any], mesh: Mesh
+) -> Iterator[tuple[TrainState, dict[str, float]]]:
+    """Runs all steps. Yields means of metrics every `log_every` steps, and the bare step when it is
+    time to evaluate. Nothing moves between host and device but batches in and metrics out."""
+    update = make_train_step(structure, recipe.optim)
+    whole, shared = replicated(mesh), over_data(mesh)
+
+    def train_step(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
+        masks = vit_jax.sample_masks(config, images.shape[0], key=jax.random.fold_in(key, state.step))
+        return update(state, images, labels, masks)
+
+    compiled = jax.jit(
+        train_step, in_shardings=(whole, shared, shared, whole), out_shardings=whole, donate_argnums=0
+    )
+    key = jax.device_put(jax.random.key(recipe.seed + 1), whole)
+    total, pending, clock = recipe.optim.total_steps, [], time.perf_counter()
+    with tqdm(total=total, unit="step", disable=not sys.stderr.isatty()) as bar:
+        for step, batch in zip(range(1, total + 1), batches, strict=False):
+            with jax.transfer_guard("disallow"):
+                images, labels = jax.device_put((batch["image"], batch["label"]), shared)
+                state, metrics = compiled(state, images, labels, key)
+            pending.append(metrics)
+            bar.update()
+            if step % recipe.log_every == 0 or step == total:
+                values = means(pending, first_step=step - len(pending) + 1)
+                elapsed = time.perf_counter() - clock
+                values |= {"step": step, "images_per_second": len(pending) * recipe.batch_size / elapsed}
+                bar.set_postfix_str(
+                    f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, accuracy {values['accuracy']:.1%}, "
+                    f"{values['images_per_second']:,.0f} images/s"
+                )
+                yield state, values
+                pending, clock = [], time.perf_counter()
+            if step % recipe.eval_every == 0 or step == total:
+                yield state, {"step": step}
+                clock = time.perf_counter()
+
+
+def means(metrics: list[dict[str, jax.Array]], *, first_step: int) -> dict[str, float]:
+    """Means over steps; of the learning rate the last. Raises `NotFiniteError` naming the first bad step."""
+    fetched = jax.device_get(metrics)
+    for offset, values in enumerate(fetched):
+        if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
+            raise NotFiniteError(
+                f"step {first_step + offset}: loss {values['loss']}, gradient norm {values['grad_norm']}. Nothing "
+                "was saved. Lower --optim.lr, lengthen --optim.warmup-steps or set --optim.clip-norm"
+            )
+    averages = {name: float(np.mean([values[name] for values in fetched])) for name in fetched[0]}
+    return averages | {"lr": float(fetched[-1]["lr"])}
+
+
+class Evaluation:
+    """Accuracy on a test set: every image exactly once, padding masked out."""
+
+    def __init__(self, recipe: Recipe, config: ViTConfig, structure: Any, mesh: Mesh, source: Any):
+        self.shared = over_data(mesh)
+        whole = replicated(mesh)
+        self.batches = test_batches(recipe, config, source)
+
+        def count(params: Params, images: jax.Array, labels: jax.Array, mask: jax.Array) -> Any:
+            right = merge(structure, params)(images).argmax(-1) == labels
+            return jnp.sum(right * mask), jnp.sum(mask)
+
+        self.count = jax.jit(count, in_shardings=(whole, *[self.shared] * 3), out_shardings=whole)
+
+    def __call__(self, params: Params) -> float:
+        counts = []
+        for batch in self.batches:
+            with jax.transfer_guard("disallow"):
+                arrays = jax.device_put((batch["image"], batch["label"], batch["mask"]), self.shared)
+                counts.append(self.count(params, *arrays))
+        right, seen = np.sum(jax.device_get(counts), axis=0, dtype=np.float64)
+        return float(right / seen)
+
+    @property
+    def corrupt(self) -> int:
+        """Images that could not be read."""
+        return len(self.batches.corrupt)
+
+
+def test_batches(recipe: Recipe, config: ViTConfig, source: Any) -> Any:
+    """The test split in order, prepared as in training but for augmentation."""
+    return eval_batches(
+        source,
+        batch_size=recipe.eval_batch_size,
+        size=config.image_shape,
+        channels=config.in_channels,
+        preprocessing=recipe.preprocessing,
+        workers=recipe.workers,
+    )
+
+
+def check_twin(recipe: Recipe, path: Path) -> bool:
+    """Loads the checkpoint in PyTorch: same predictions image by image, and the float64 proof."""
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch is not installed, so the twin was not checked: pip install 'vitwin[torch]'")
+        return True
+    import torch
+
+    import parity
+    import vit_torch
+
+    jax_model, torch_model = vit_jax.load(path), vit_torch.load(path)
+    apply = partial(jax.jit(lambda structure, params, x: merge(structure, params)(x), static_argnums=0), *split(jax_model))
+    source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
+    same, seen, right, gap = 0, 0, 0, 0.0
+    for batch in test_batches(recipe, jax_model.config, source):
+        kept = batch["mask"] > 0
+        ours = np.asarray(apply(batch["image"]))[kept]
+        with torch.no_grad():
+            theirs = torch_model(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)).numpy()[kept]
+        same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+        right += int((theirs.argmax(-1) == batch["label"][kept]).sum())
+        seen, gap = seen + int(kept.sum()), max(gap, float(np.abs(ours - theirs).max()))
+    print(f"\nPyTorch twin: test accuracy {right / seen:.2%}, the same prediction for {same:,} of {seen:,} images")
+    print(f"largest difference of a logit in float32: {gap:.1e}\n")
+    report = parity.check(path, level="training", dtype="float64")
+    print(parity.render(report))
+    return report.passed and same == seen
+
+
+def print_next_steps(path: Path) -> None:
+    """Where everything lies and what to type next."""
+    print(f"""
+in {path}
+  model.safetensors, config.json   the model: vit_jax.load("{path}") or vit_torch.load("{path}")
+  metrics.jsonl, tensorboard/      what happened: tensorboard --logdir {path}
+  recipe.json, summary.json        what was asked for and what came out
+next
+  parity check {path} --dtype float32 bfloat16
+  parity inspect {path}
+  python train.py fashion_mnist    (or a folder of images; --help shows every field)""")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

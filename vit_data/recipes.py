@@ -1,0 +1,171 @@
+"""Recipes: all that a training run is told. A new recipe is a function here that returns a `Recipe`.
+
+Each one's docstring states its source, its cost and its result: a measured one says on what.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from vit_data.augment import Augmentation
+from vit_spec import OptimConfig, Preprocessing, ViTConfig, get
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run. The number of classes comes from the data."""
+
+    data: str = "digits"
+    """Data set: `digits`, `fashion_mnist`, a TFDS name, or a folder with one subfolder a class."""
+    data_dir: str | None = None
+    """Folder of prepared data sets; None: that of the data set's reader."""
+    model: ViTConfig = field(default_factory=ViTConfig)
+    """What the model is."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """AdamW, schedule and clipping; `total_steps` is the length of the run."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    """Resize, crop and normalisation; saved with the weights."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Random changes of the training images."""
+    batch_size: int = 128
+    """Images in a step, over all devices."""
+    eval_batch_size: int = 256
+    """Images in an evaluation step, over all devices."""
+    eval_every: int = 1000
+    """Steps between evaluations on the test split; there is one at the end in any case."""
+    log_every: int = 20
+    """Steps between lines of metrics, which are means over those steps."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and matrix products; parameters are float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again to save memory."""
+    scan: bool = False
+    """Run the blocks as one compiled loop: compiles in constant time whatever the depth."""
+    attention: Literal["xla", "cudnn"] = "xla"
+    """Attention kernel; `cudnn` needs an NVIDIA GPU and bfloat16."""
+    workers: int = 0
+    """Processes that decode images; 0: threads of the training process."""
+    seed: int = 0
+    """Of weights, order, augmentation and dropout."""
+    out: str | None = None
+    """Folder of the run; None: runs/NAME."""
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
+
+    def __post_init__(self) -> None:
+        low = {"batch_size": 1, "eval_batch_size": 1, "eval_every": 1, "log_every": 1, "workers": 0}
+        found = [f"{n} {getattr(self, n)} must be at least {k}" for n, k in low.items() if getattr(self, n) < k]
+        if found:
+            raise ValueError("; ".join(found))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that decide the result, as JSON values."""
+        fields = asdict(self)
+        return {name: fields[name] for name in fields if name not in ("out", "overwrite")}
+
+
+def digits() -> Recipe:
+    """scikit-learn's handwritten digits: 1,437 training and 360 test images of 8 x 8 pixels.
+
+    Needs no download and no accelerator; cost and result are in the README.
+    """
+    return Recipe(
+        model=ViTConfig(
+            image_size=8, patch_size=2, in_channels=1, num_classes=10, width=64, depth=4, num_heads=4,
+            mlp_width=128, class_token=False, pool="mean", fc_norm=True,
+        ),
+        optim=OptimConfig(
+            lr=3e-3, warmup_steps=100, total_steps=1500, weight_decay=0.05, label_smoothing=0.1, ema_decay=0.99
+        ),
+        preprocessing=Preprocessing(crop_fraction=1.0),
+        augmentation=Augmentation(shift=1),
+        batch_size=128,
+        eval_every=500,
+        scan=True,
+    )  # fmt: skip
+
+
+def fashion_mnist() -> Recipe:
+    """Fashion-MNIST (https://arxiv.org/abs/1708.07747): 60,000 training and 10,000 test images of 28 x 28.
+
+    Reads the idx files of Debian's `dataset-fashion-mnist` or a prepared TFDS set.
+    """
+    return Recipe(
+        data="fashion_mnist",
+        model=ViTConfig(
+            image_size=28, patch_size=4, in_channels=1, num_classes=10, width=128, depth=6, num_heads=4,
+            mlp_width=256, class_token=False, pool="mean", fc_norm=True, drop_path=0.05,
+        ),
+        optim=OptimConfig(
+            lr=2e-3, warmup_steps=500, total_steps=9400, weight_decay=0.05, label_smoothing=0.1, ema_decay=0.999
+        ),
+        preprocessing=Preprocessing(crop_fraction=1.0),
+        augmentation=Augmentation(flip=0.5, shift=2),
+        batch_size=128,
+        eval_every=940,
+        scan=True,
+    )  # fmt: skip
+
+
+def folder() -> Recipe:
+    """Your own images, one subfolder a class: ViT-Ti/16 at 224 pixels, from nothing.
+
+    `python train.py path/to/folder`. A starting point for some thousand images; look at the test
+    accuracy in `metrics.jsonl` and change what you like.
+    """
+    return Recipe(
+        data=".",
+        model=get("Ti/16", drop_path=0.1),
+        optim=OptimConfig(lr=5e-4, warmup_steps=200, total_steps=5000, weight_decay=0.05, label_smoothing=0.1),
+        augmentation=Augmentation(flip=0.5, crop_scale=(0.2, 1.0)),
+        batch_size=32,
+        eval_batch_size=32,
+        eval_every=500,
+    )
+
+
+def article() -> Recipe:
+    """ViT-B/16 on ImageNet with the numbers of the article that this project began with.
+
+    Learning rate 3e-4, weight decay 0.05, 10,000 warmup and 100,000 steps of 512 images. Made for
+    TPUs or several GPUs; not measured by us. `imagenet2012` must be prepared for TFDS by hand.
+    """
+    return Recipe(
+        data="imagenet2012",
+        model=get("B/16"),
+        optim=OptimConfig(lr=3e-4, warmup_steps=10_000, total_steps=100_000, weight_decay=0.05),
+        augmentation=Augmentation(flip=0.5, crop_scale=(0.05, 1.0)),
+        batch_size=512,
+        eval_batch_size=512,
+        eval_every=5000,
+        log_every=50,
+        dtype="bfloat16",
+        workers=8,
+    )
+
+
+def imagenet_s16_90ep() -> Recipe:
+    """ViT-S/16, 90 epochs of ImageNet: Better plain ViT baselines (https://arxiv.org/abs/2205.01580).
+
+    Published: 76.5 % in 6.5 hours on a TPU v3-8. Their weight decay of 1e-4 is not multiplied by
+    the peak learning rate 1e-3, so it is 0.1 in AdamW's terms. They also use RandAugment(2, 10)
+    and Mixup 0.2, which this recipe does not, so expect less; not measured by us.
+    """
+    return Recipe(
+        data="imagenet2012",
+        model=get("S/16", pool="mean", class_token=False, pos_embed="sincos2d"),
+        optim=OptimConfig(lr=1e-3, warmup_steps=10_000, total_steps=112_590, weight_decay=0.1),
+        preprocessing=Preprocessing(interpolation="bilinear", crop_fraction=0.875),
+        augmentation=Augmentation(flip=0.5, crop_scale=(0.05, 1.0)),
+        batch_size=1024,
+        eval_batch_size=1024,
+        eval_every=5000,
+        log_every=50,
+        dtype="bfloat16",
+        workers=8,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    recipe.__name__: recipe for recipe in (digits, fashion_mnist, folder, article, imagenet_s16_90ep)
+}
