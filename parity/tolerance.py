@@ -14,8 +14,8 @@ import math
 import ml_dtypes
 import numpy as np
 
-PROOF = 4096.0
-"""c of the float64 bound: 9.1e-13 * sqrt(depth)."""
+PROOF = 1024.0
+"""c of the float64 bound: 2.3e-13 * sqrt(depth)."""
 PRACTICE = 8.0
 """k of the lower precisions."""
 

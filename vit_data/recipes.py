@@ -71,17 +71,16 @@ def digits() -> Recipe:
     """
     return Recipe(
         model=ViTConfig(
-            image_size=8, patch_size=2, in_channels=1, num_classes=10, width=64, depth=4, num_heads=4,
+            image_size=8, patch_size=4, in_channels=1, num_classes=10, width=64, depth=4, num_heads=4,
             mlp_width=128, class_token=False, pool="mean", fc_norm=True,
         ),
         optim=OptimConfig(
-            lr=3e-3, warmup_steps=100, total_steps=1500, weight_decay=0.05, label_smoothing=0.1, ema_decay=0.99
+            lr=3e-3, warmup_steps=100, total_steps=2000, weight_decay=0.05, label_smoothing=0.1, ema_decay=0.99
         ),
         preprocessing=Preprocessing(crop_fraction=1.0),
         augmentation=Augmentation(shift=1),
         batch_size=128,
         eval_every=500,
-        scan=True,
     )  # fmt: skip
 
 

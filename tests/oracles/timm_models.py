@@ -1,0 +1,46 @@
+"""timm, importable beside a torch that torchvision was not built for."""
+
+import torch
+
+# torchvision's Python files ask for the schemas of two compiled operators, which no test calls.
+_LIBRARY = torch.library.Library("torchvision", "DEF")
+for _schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+                "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):  # fmt: skip
+    _LIBRARY.define(_schema)
+
+from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+
+from vit_spec import ViTConfig  # noqa: E402
+
+
+def timm_model(config: ViTConfig, **extra) -> VisionTransformer:
+    """timm's model of a config."""
+    from functools import partial
+
+    activation = {
+        "gelu": torch.nn.GELU,
+        "gelu_tanh": partial(torch.nn.GELU, approximate="tanh"),
+        "quick_gelu": "quick_gelu",
+    }[config.activation]
+    return VisionTransformer(
+        img_size=config.image_shape,
+        patch_size=config.patch_shape,
+        in_chans=config.in_channels,
+        num_classes=config.num_classes,
+        global_pool={"token": "token", "mean": "avg", "map": "map"}[config.pool],
+        embed_dim=config.width,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        mlp_ratio=config.mlp_width / config.width,
+        qkv_bias=config.qkv_bias,
+        qk_norm=config.qk_norm,
+        init_values=config.layer_scale,
+        class_token=config.class_token,
+        no_embed_class=not config.class_token_position,
+        reg_tokens=config.num_registers,
+        fc_norm=config.fc_norm,
+        dynamic_img_size=True,
+        norm_layer=partial(torch.nn.LayerNorm, eps=config.norm_eps),
+        act_layer=activation,
+        **extra,
+    ).eval()

@@ -1,0 +1,99 @@
+"""`ViTConfig`, the table of variants, and what their errors say."""
+
+import pytest
+
+import vit_spec
+from vit_spec import ViTConfig, count_parameters, get, variants
+
+# Published where a figure exists (ViT, DeiT and Scaling ViTs papers; timm's results table); all equal
+# timm's count of the same sizes (tests/oracles).
+COUNTS = {
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_tiny_patch16_384": 5_790_376,
+    "vit_small_patch8_224": 22_055_272,
+    "vit_small_patch14_224": 22_004_584,
+    "vit_small_patch16_224": 22_050_664,
+    "vit_small_patch16_384": 22_196_584,
+    "vit_small_patch32_224": 22_878_952,
+    "vit_small_patch32_384": 22_915_432,
+    "vit_medium_patch16_224": 38_837_736,
+    "vit_medium_patch32_224": 39_942_120,
+    "vit_base_patch8_224": 86_576_872,
+    "vit_base_patch14_224": 86_475_496,
+    "vit_base_patch16_224": 86_567_656,
+    "vit_base_patch16_384": 86_859_496,
+    "vit_base_patch32_224": 88_224_232,
+    "vit_base_patch32_384": 88_297_192,
+    "vit_large_patch14_224": 304_203_752,
+    "vit_large_patch16_224": 304_326_632,
+    "vit_large_patch16_384": 304_715_752,
+    "vit_large_patch32_224": 306_535_400,
+    "vit_large_patch32_384": 306_632_680,
+    "vit_so400m_patch14_224": 413_597_656,
+    "vit_so400m_patch16_224": 413_735_896,
+    "vit_huge_patch14_224": 632_045_800,
+    "vit_huge_patch16_224": 632_199_400,
+    "vit_giant_patch14_224": 1_012_611_432,
+    "vit_gigantic_patch14_224": 1_844_440_680,
+}
+
+
+def test_every_variant_has_a_pinned_count():
+    assert set(variants()) == set(COUNTS)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_variant_has_its_pinned_count(name):
+    assert count_parameters(get(name)) == COUNTS[name]
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("Ti/16", "vit_tiny_patch16_224"),
+        ("B/16", "vit_base_patch16_224"),
+        ("B/16@384", "vit_base_patch16_384"),
+        ("So400m/14", "vit_so400m_patch14_224"),
+        ("g/14", "vit_giant_patch14_224"),
+        ("G/14", "vit_gigantic_patch14_224"),
+    ],
+)
+def test_an_alias_stands_for_a_variant(alias, name):
+    assert vit_spec.full_name(alias) == name
+    assert get(alias) == get(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 225}, "image_size 225 is not a multiple of patch_size 16: use 224 or 240"),
+        ({"num_heads": 7}, "width 768 is not a multiple of num_heads 7"),
+        ({"num_head": 3}, "unknown config field 'num_head': did you mean num_heads"),
+        ({"pool": "avg"}, "pool 'avg' is none of 'token', 'mean', 'map'"),
+        ({"class_token": False}, "pool 'token' needs class_token=True"),
+        ({"drop_path": 1.0}, "drop_path 1.0 is outside"),
+        ({"depth": 0}, "depth 0 must be a whole number of at least 1"),
+        ({"norm_eps": 0.0}, "norm_eps 0.0 is outside"),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_is_named_with_the_rule(changes, message):
+    with pytest.raises(ValueError, match=message):
+        get("B/16", **changes)
+
+
+def test_all_problems_come_in_one_message():
+    with pytest.raises(ValueError, match="image_size 225.*width 768 is not a multiple of num_heads 7"):
+        get("B/16", image_size=225, num_heads=7)
+
+
+def test_an_unknown_variant_lists_the_near_ones():
+    with pytest.raises(ValueError, match="unknown variant 'vit_bas_patch16_224': did you mean vit_base_patch16_224"):
+        get("vit_bas_patch16_224")
+
+
+def test_a_config_survives_json():
+    import json
+
+    config = ViTConfig(image_size=(32, 48), patch_size=(8, 4), layer_scale=0.1)
+    assert ViTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
