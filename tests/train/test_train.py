@@ -1,0 +1,186 @@
+"""The training program: what it writes, what it refuses, and that devices do not change the result."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+import vit_data.recipes
+import vit_jax
+import vit_spec
+
+ROOT = Path(__file__).parents[2]
+SHORT = ["--optim.total-steps", "12", "--optim.warmup-steps", "2", "--log-every", "4", "--eval-every", "6",
+         "--model.depth", "2", "--model.width", "32", "--model.num-heads", "2", "--model.mlp-width", "32"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where the digits are prepared, once for all tests."""
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def quick(data_dir, monkeypatch):
+    """Arguments of a short run; the float64 proof has tests of its own."""
+    monkeypatch.setattr(train, "check_twin", lambda recipe, path: True)
+    return ["digits", *SHORT, "--data-dir", data_dir]
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_writes_a_checkpoint_metrics_and_a_summary(quick, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train.main([*quick, "--out", str(out)]) == 0
+    model = vit_jax.load(out)
+    assert (model.config.depth, model.config.num_classes) == (2, 10)
+    header = vit_spec.read_header(out)
+    assert header.labels == tuple("0123456789") and header.preprocessing.crop_fraction == 1.0
+    steps = [line["step"] for line in lines(out) if "loss" in line]
+    tests = [line["step"] for line in lines(out) if "test_accuracy" in line]
+    assert (steps, tests) == ([4, 8, 12], [6, 12])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["test_accuracy"] == lines(out)[-1]["test_accuracy"] and summary["test_images"] == 360
+    assert any((out / "tensorboard").iterdir())
+    assert "parity check" in capsys.readouterr().out
+
+
+def test_the_same_run_again_is_not_trained_again_and_another_is_refused(quick, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "run")]
+    assert train.main([*quick, *out]) == 0
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    assert train.main([*quick, *out]) == 0
+    assert "holds this run already" in capsys.readouterr().out
+    assert train.main([*quick, *out, "--seed", "1"]) == 2
+    assert "already holds a finished run of another recipe" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+    assert train.main([*quick, *out, "--seed", "1", "--overwrite"]) == 0
+
+
+def test_a_folder_with_other_files_is_left_alone(quick, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert train.main([*quick, "--out", str(tmp_path)]) == 2
+    assert "already holds other files" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_naming_the_step(quick, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train.main([*quick, "--out", str(out), "--optim.lr", "1e30", "--optim.clip-norm", "None"]) == 1
+    assert "train: step " in (error := capsys.readouterr().err) and "Nothing was saved" in error
+    assert not (out / "model.safetensors").exists() and not (out / "summary.json").exists()
+
+
+def test_the_default_run_is_checked_in_pytorch_image_by_image(data_dir, tmp_path, capsys):
+    assert train.main(["digits", *SHORT, "--data-dir", data_dir, "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "the same prediction for 360 of 360 images" in out
+    assert "PASS  up to training" in out
+
+
+def test_a_full_disk_ends_with_one_line_and_no_checkpoint(quick, tmp_path, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "model.safetensors")
+
+    monkeypatch.setattr("vit_spec.checkpoint.write_tensors", full)
+    assert train.main([*quick, "--out", str(tmp_path / "run")]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*model*")) and not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two classes of noise, and one file that is no image."""
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(24):
+            pixels = np.clip(rng.normal(level, 20, (20, 28, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{i}.png")
+    (tmp_path / "photos" / "dark" / "broken.png").write_bytes(b"not an image")
+    return tmp_path / "photos"
+
+
+FOLDER = [*SHORT, "--model.image-size", "16", "--model.patch-size", "8", "--batch-size", "8", "--eval-batch-size", "8"]
+
+
+def test_a_folder_of_images_is_trained_on_and_a_corrupt_image_counted(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "check_twin", lambda recipe, path: True)
+    assert train.main([str(photographs), *FOLDER, "--out", str(tmp_path / "run")]) == 0
+    assert "1 corrupt image(s) were skipped" in capsys.readouterr().out
+    assert vit_spec.read_header(tmp_path / "run").labels == ("dark", "light")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digit"], "unknown recipe 'digit': did you mean digits"),
+        (["digits", "--model.image-size", "9"], "image_size 9 is not a multiple of patch_size 4: use 8 or 12"),
+        (["digits", "--batch-size", "2000"], "batch_size 2000 x 1 hosts is more than the 1437 images"),
+        (["digits", "--optim.warmup-steps", "5000"], "warmup_steps 5000 must be within total_steps 2000"),
+    ],
+    ids=["recipe", "image_size", "batch_size", "warmup"],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, data_dir, tmp_path, capsys):
+    try:
+        code = train.main([*arguments, "--data-dir", data_dir, "--out", str(tmp_path / "run")])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_folder_of_images_is_named(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert train.main([str(tmp_path / "empty"), "--out", str(tmp_path / "run")]) == 2
+    assert "empty" in capsys.readouterr().err
+
+
+def test_every_field_of_a_recipe_is_documented_and_every_recipe_too():
+    tree = ast.parse(Path(vit_data.recipes.__file__).read_text())
+    recipe = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Recipe")
+    for field, after in zip(recipe.body, recipe.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign):
+            assert isinstance(after, ast.Expr), f"{ast.unparse(field.target)} has no docstring"
+    assert all(make.__doc__ and make() for make in vit_data.recipes.RECIPES.values())
+
+
+def test_help_names_every_field(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["digits", "--help"])
+    out = capsys.readouterr().out
+    assert "--optim.weight-decay" in out and "Images in a step, over all devices." in out
+
+
+def test_four_devices_give_the_losses_of_one(data_dir, tmp_path):
+    def losses(devices):
+        out = tmp_path / f"run{devices}"
+        script = (
+            "import jax; jax.config.update('jax_default_matmul_precision', 'highest')\n"
+            "import train; train.check_twin = lambda recipe, path: True\n"
+            f"assert len(jax.devices()) == {devices}\n"
+            f"raise SystemExit(train.main({['digits', *SHORT, '--data-dir', data_dir, '--out', str(out)]!r}))"
+        )
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        environment = {**__import__("os").environ, "XLA_FLAGS": flags}
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True, capture_output=True)
+        return [line["loss"] for line in lines(out) if "loss" in line]
+
+    assert losses(4) == pytest.approx(losses(1), rel=1e-5)  # float32: rounding of another order of sums
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(quick, tmp_path):
+    script = f"import train; raise SystemExit(train.main({[*quick, '--batch-size', '6', '--out', str(tmp_path / 'r')]!r}))"
+    environment = {**__import__("os").environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "batch_size 6 is not a multiple of the 4 devices: use 4 or 8" in result.stderr
