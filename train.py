@@ -20,21 +20,21 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.sharding import Mesh  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
 
-import vit_jax  # noqa: E402
-from vit_data import eval_batches, open_source, train_batches  # noqa: E402
-from vit_data.recipes import RECIPES, Recipe  # noqa: E402
-from vit_jax.functional import Params, merge, split  # noqa: E402
-from vit_jax.run_folder import SUMMARY, MetricsWriter, RunFolder  # noqa: E402
-from vit_jax.sharding import check_batch_size, make_mesh, over_data, replicated  # noqa: E402
-from vit_jax.training import TrainState, init_state, make_train_step  # noqa: E402
-from vit_spec import ViTConfig, count_parameters  # noqa: E402
-from vit_spec.names import unknown_name  # noqa: E402
+import vit_jax
+from vit_data import eval_batches, open_source, train_batches
+from vit_data.recipes import RECIPES, Recipe
+from vit_jax.evaluation import Evaluation
+from vit_jax.functional import merge, split
+from vit_jax.run_folder import SUMMARY, MetricsWriter, RunFolder
+from vit_jax.sharding import check_batch_size, make_mesh, over_data, replicated
+from vit_jax.training import TrainState, init_state, make_train_step
+from vit_spec import ViTConfig, count_parameters
+from vit_spec.names import unknown_name
 
 
 class NotFiniteError(ArithmeticError):
@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
-        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else error
+        text = (
+            f"{error.strerror}: {error.filename}"
+            if isinstance(error, OSError) and error.strerror
+            else error
+        )
         print(f"train: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -68,11 +72,16 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
     if first in RECIPES:
         name, base = first, RECIPES[first]()
     elif Path(first).is_dir():
-        name, base = f"folder_{Path(first).resolve().name}", dataclasses.replace(RECIPES["folder"](), data=first)
+        name, base = (
+            f"folder_{Path(first).resolve().name}",
+            dataclasses.replace(RECIPES["folder"](), data=first),
+        )
     else:
         raise ValueError(unknown_name("recipe", first, RECIPES) + "; a folder of images works too")
     about = (RECIPES.get(name, RECIPES["folder"]).__doc__ or "").strip()
-    return name, tyro.cli(Recipe, default=base, args=rest, prog=f"train.py {first}", description=about)
+    return name, tyro.cli(
+        Recipe, default=base, args=rest, prog=f"train.py {first}", description=about
+    )
 
 
 def run(name: str, recipe: Recipe) -> int:
@@ -80,7 +89,10 @@ def run(name: str, recipe: Recipe) -> int:
     folder = RunFolder(recipe.out or f"runs/{name}")
     if folder.finished(recipe.to_dict()) and not recipe.overwrite:
         accuracy = folder.read_json(SUMMARY)["test_accuracy"]
-        print(f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; --overwrite trains it again")
+        print(
+            f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; "
+            f"--overwrite trains it again"
+        )
     else:
         train(recipe, folder)
     same = check_twin(recipe, folder.path)
@@ -93,7 +105,10 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
     mesh = make_mesh()
     check_batch_size(recipe.batch_size, mesh)
     check_batch_size(recipe.eval_batch_size, mesh)
-    sources = {split: open_source(recipe.data, split=split, data_dir=recipe.data_dir) for split in ("train", "test")}
+    sources = {
+        split: open_source(recipe.data, split=split, data_dir=recipe.data_dir)
+        for split in ("train", "test")
+    }
     config = recipe.model.replace(num_classes=sources["train"].num_classes)
     batches = train_batches(
         sources["train"],
@@ -107,16 +122,18 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
     )
     folder.claim(recipe.to_dict(), overwrite=recipe.overwrite)
     print(
-        f"training {count_parameters(config):,} parameters on {len(sources['train']):,} images of {recipe.data}, "
-        f"{recipe.optim.total_steps:,} steps of {recipe.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
+        f"training {count_parameters(config):,} parameters on {len(sources['train']):,} "
+        f"images of {recipe.data}, "
+        f"{recipe.optim.total_steps:,} steps of {recipe.batch_size} on {mesh.size} "
+        f"{jax.devices()[0].platform} device(s)"
     )
     structure, params = split(new_model(recipe, config))
-    state = jax.device_put(init_state(params, recipe.optim), replicated(mesh))
-    evaluate = Evaluation(recipe, config, structure, mesh, sources["test"])
+    first = jax.device_put(init_state(params, recipe.optim), replicated(mesh))
+    evaluate = Evaluation(structure, test_batches(recipe, config, sources["test"]), mesh)
     writer = MetricsWriter(folder)
     start = time.perf_counter()
     try:
-        for state, values in steps(recipe, config, structure, state, batches, mesh):
+        for state, values in steps(recipe, config, structure, first, batches, mesh):
             if "loss" in values:
                 writer.write(int(values["step"]), {k: v for k, v in values.items() if k != "step"})
             else:
@@ -129,7 +146,10 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
     seconds = time.perf_counter() - start
     model = merge(structure, state.ema or state.params)
     vit_jax.save(
-        model, folder.path, preprocessing=recipe.preprocessing, labels=tuple(sources["train"].label_names)
+        model,
+        folder.path,
+        preprocessing=recipe.preprocessing,
+        labels=tuple(sources["train"].label_names),
     )
     skipped = len(batches.corrupt) + evaluate.corrupt
     summary = {
@@ -141,7 +161,10 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         "skipped_images": skipped,
     }
     folder.write_json(SUMMARY, summary)
-    print(f"test accuracy {accuracy:.2%} on {len(sources['test']):,} images after {seconds:.0f} s of training")
+    print(
+        f"test accuracy {accuracy:.2%} on {len(sources['test']):,} images after "
+        f"{seconds:.0f} s of training"
+    )
     if skipped:
         print(f"{skipped} corrupt image(s) were skipped")
 
@@ -159,7 +182,12 @@ def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
 
 
 def steps(
-    recipe: Recipe, config: ViTConfig, structure: Any, state: TrainState, batches: Iterable[Any], mesh: Mesh
+    recipe: Recipe,
+    config: ViTConfig,
+    structure: Any,
+    state: TrainState,
+    batches: Iterable[Any],
+    mesh: Mesh,
 ) -> Iterator[tuple[TrainState, dict[str, float]]]:
     """Runs all steps. Yields means of metrics every `log_every` steps, and the bare step when it is
     time to evaluate. Nothing moves between host and device but batches in and metrics out."""
@@ -167,11 +195,16 @@ def steps(
     whole, shared = replicated(mesh), over_data(mesh)
 
     def train_step(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
-        masks = vit_jax.sample_masks(config, images.shape[0], key=jax.random.fold_in(key, state.step))
+        masks = vit_jax.sample_masks(
+            config, images.shape[0], key=jax.random.fold_in(key, state.step)
+        )
         return update(state, images, labels, masks)
 
     compiled = jax.jit(
-        train_step, in_shardings=(whole, shared, shared, whole), out_shardings=whole, donate_argnums=0
+        train_step,
+        in_shardings=(whole, shared, shared, whole),
+        out_shardings=whole,
+        donate_argnums=0,
     )
     key = jax.device_put(jax.random.key(recipe.seed + 1), whole)
     total, pending, clock = recipe.optim.total_steps, [], time.perf_counter()
@@ -185,9 +218,13 @@ def steps(
             if step % recipe.log_every == 0 or step == total:
                 values = means(pending, first_step=step - len(pending) + 1)
                 elapsed = time.perf_counter() - clock
-                values |= {"step": step, "images_per_second": len(pending) * recipe.batch_size / elapsed}
+                values |= {
+                    "step": step,
+                    "images_per_second": len(pending) * recipe.batch_size / elapsed,
+                }
                 bar.set_postfix_str(
-                    f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, accuracy {values['accuracy']:.1%}, "
+                    f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, accuracy "
+                    f"{values['accuracy']:.1%}, "
                     f"{values['images_per_second']:,.0f} images/s"
                 )
                 yield state, values
@@ -198,45 +235,18 @@ def steps(
 
 
 def means(metrics: list[dict[str, jax.Array]], *, first_step: int) -> dict[str, float]:
-    """Means over steps; of the learning rate the last. Raises `NotFiniteError` naming the first bad step."""
+    """Means over steps, of the rate the last. Raises `NotFiniteError` naming the first bad step."""
     fetched = jax.device_get(metrics)
     for offset, values in enumerate(fetched):
         if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
             raise NotFiniteError(
-                f"step {first_step + offset}: loss {values['loss']}, gradient norm {values['grad_norm']}. Nothing "
-                "was saved. Lower --optim.lr, lengthen --optim.warmup-steps or set --optim.clip-norm"
+                f"step {first_step + offset}: loss {values['loss']}, gradient norm "
+                f"{values['grad_norm']}. Nothing "
+                "was saved. Lower --optim.lr, lengthen --optim.warmup-steps or set "
+                "--optim.clip-norm"
             )
     averages = {name: float(np.mean([values[name] for values in fetched])) for name in fetched[0]}
     return averages | {"lr": float(fetched[-1]["lr"])}
-
-
-class Evaluation:
-    """Accuracy on a test set: every image exactly once, padding masked out."""
-
-    def __init__(self, recipe: Recipe, config: ViTConfig, structure: Any, mesh: Mesh, source: Any):
-        self.shared = over_data(mesh)
-        whole = replicated(mesh)
-        self.batches = test_batches(recipe, config, source)
-
-        def count(params: Params, images: jax.Array, labels: jax.Array, mask: jax.Array) -> Any:
-            right = merge(structure, params)(images).argmax(-1) == labels
-            return jnp.sum(right * mask), jnp.sum(mask)
-
-        self.count = jax.jit(count, in_shardings=(whole, *[self.shared] * 3), out_shardings=whole)
-
-    def __call__(self, params: Params) -> float:
-        counts = []
-        for batch in self.batches:
-            with jax.transfer_guard("disallow"):
-                arrays = jax.device_put((batch["image"], batch["label"], batch["mask"]), self.shared)
-                counts.append(self.count(params, *arrays))
-        right, seen = np.sum(jax.device_get(counts), axis=0, dtype=np.float64)
-        return float(right / seen)
-
-    @property
-    def corrupt(self) -> int:
-        """Images that could not be read."""
-        return len(self.batches.corrupt)
 
 
 def test_batches(recipe: Recipe, config: ViTConfig, source: Any) -> Any:
@@ -262,7 +272,10 @@ def check_twin(recipe: Recipe, path: Path) -> bool:
     import vit_torch
 
     jax_model, torch_model = vit_jax.load(path), vit_torch.load(path)
-    apply = partial(jax.jit(lambda structure, params, x: merge(structure, params)(x), static_argnums=0), *split(jax_model))
+    apply = partial(
+        jax.jit(lambda structure, params, x: merge(structure, params)(x), static_argnums=0),
+        *split(jax_model),
+    )
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
     same, seen, right, gap = 0, 0, 0, 0.0
     for batch in test_batches(recipe, jax_model.config, source):
@@ -273,7 +286,10 @@ def check_twin(recipe: Recipe, path: Path) -> bool:
         same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
         right += int((theirs.argmax(-1) == batch["label"][kept]).sum())
         seen, gap = seen + int(kept.sum()), max(gap, float(np.abs(ours - theirs).max()))
-    print(f"\nPyTorch twin: test accuracy {right / seen:.2%}, the same prediction for {same:,} of {seen:,} images")
+    print(
+        f"\nPyTorch twin: test accuracy {right / seen:.2%}, the same prediction for "
+        f"{same:,} of {seen:,} images"
+    )
     print(f"largest difference of a logit in float32: {gap:.1e}\n")
     report = parity.check(path, level="training", dtype="float64")
     print(parity.render(report))

@@ -6,7 +6,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,24 @@ import vit_torch
 from parity import inputs
 from parity.compare import over_steps, practice, proof
 from parity.null_gradients import explained, joined
+from parity.pair import Model, make_pair
 from parity.precision import exact
 from parity.report import LEVELS, Gap, Report
 from parity.sides import JaxSide, Measurements, TorchSide
-from parity.twins import to_jax, to_torch, weights
-from vit_spec import OptimConfig, ViTConfig, checkpoint, count_parameters, resolve
-from vit_spec.layout import State, to_jax_layout, to_torch_layout
+from parity.twins import weights
+from vit_spec import OptimConfig, ViTConfig, count_parameters
+from vit_spec.layout import to_jax_layout, to_torch_layout
 from vit_spec.names import unknown_name
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-TRAINABLE = ("float64", "float32")  # half precision has no optimizer levels: training keeps float32 parameters
+TRAINABLE = (
+    "float64",
+    "float32",
+)  # half precision has no optimizer levels: training keeps float32 parameters
 ADAM_EPSILON = 1e-5
-"""Larger than in training, for a sharper check. Adam multiplies the rounding noise of a gradient near
-zero (the bias of the keys, whose gradient is zero in exact arithmetic) by up to lr / epsilon, and an
-epsilon in the wrong place shows the more the larger it is."""
-Model = vit_jax.ViT | vit_torch.ViT
+"""Larger than in training, for a sharper check. Adam multiplies the rounding noise of a gradient
+near zero (the bias of the keys, whose gradient is zero in exact arithmetic) by up to lr / epsilon,
+and an epsilon in the wrong place shows the more the larger it is."""
 Progress = Callable[[str], None]
 
 
@@ -66,11 +68,11 @@ def check(
     dtypes = _checked(level, dtype, batch_size, steps)
     start = time.perf_counter()
     with exact():
-        jax_model, torch_model, subject = _pair(model, twin, seed)
-        config: ViTConfig = torch_model.config
-        if jax_model.config != config:
-            raise ValueError(f"the two configs differ: {_config_difference(jax_model.config, config)}")
-        run = _Run(config, jax_model, torch_model, batch_size, steps, seed, progress or (lambda line: None))
+        jax_model, torch_model, subject = make_pair(model, twin, seed)
+        config = torch_model.config
+        run = _Run(
+            config, jax_model, torch_model, batch_size, steps, seed, progress or (lambda line: None)
+        )
         gaps = [gap for gap in run.gaps(LEVELS[: LEVELS.index(level) + 1], dtypes)]
     return Report(
         subject=subject,
@@ -119,11 +121,13 @@ class _Run:
                 yield from getattr(self, f"_{level}")(dtype, sides)
 
     def _sides(self, dtype: str) -> list[Any]:
-        """JAX and PyTorch in `dtype`; below float64 also PyTorch in float64 with the same rounded weights."""
+        """JAX and PyTorch in `dtype`; below float64 also PyTorch in float64."""
         sides: list[Any] = [JaxSide(self.jax_model, dtype), TorchSide(self.torch_model, dtype)]
         return sides if dtype == "float64" else [*sides, TorchSide(sides[1].model, "float64")]
 
-    def _compare(self, level: str, dtype: str, streams: list[Measurements], label: str = "") -> Iterator[Gap]:
+    def _compare(
+        self, level: str, dtype: str, streams: list[Measurements], label: str = ""
+    ) -> Iterator[Gap]:
         streams = [_labelled(joined(stream, self.config), label) for stream in streams]
         if dtype == "float64":
             yield from proof(level, *streams, depth=self.config.depth)
@@ -131,7 +135,7 @@ class _Run:
             yield from practice(level, dtype, *streams, depth=self.config.depth)
 
     def _weights(self) -> Iterator[Gap]:
-        """Both sides hold the same bits, and a round trip through the other framework keeps them."""
+        """Both sides hold the same bits, and a round trip through the other layout keeps them."""
         torch_state = weights(self.torch_model)
         jax_state = weights(self.jax_model)
         names = [(name, rank) for name, rank in vit_jax.api.names(self.jax_model)]
@@ -151,7 +155,9 @@ class _Run:
     def _gradients(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         pull = rounded(inputs.cotangent(self.config, self.batch_size, self.seed), dtype)
         for label, images in self._image_sets(dtype).items():
-            yield from self._compare("gradients", dtype, [s.gradients(images, pull) for s in sides], label)
+            yield from self._compare(
+                "gradients", dtype, [s.gradients(images, pull) for s in sides], label
+            )
 
     def _optimizer(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         """The first updates of the training run: by warmup's first rate, 0, and by the second."""
@@ -164,9 +170,15 @@ class _Run:
     def _updates(self, dtype: str, sides: list[Any]) -> Iterator[list[Gap]]:
         """The gaps after each AdamW step, as the steps are made."""
         optim = OptimConfig(
-            lr=1e-3, warmup_steps=self.steps // 5, total_steps=self.steps, weight_decay=0.05,
-            eps=ADAM_EPSILON, clip_norm=1.0, label_smoothing=0.1, ema_decay=0.9,
-        )  # fmt: skip
+            lr=1e-3,
+            warmup_steps=self.steps // 5,
+            total_steps=self.steps,
+            weight_decay=0.05,
+            eps=ADAM_EPSILON,
+            clip_norm=1.0,
+            label_smoothing=0.1,
+            ema_decay=0.9,
+        )
         runs = [s.train(optim, self._batches(dtype)) for s in sides]
         curves = self.curves[dtype] = {s.name: [] for s in sides[:2]}
         for streams in zip(*runs, strict=True):
@@ -206,7 +218,9 @@ def _recorded(stream: Measurements, losses: list[float]) -> Measurements:
         yield name, value
 
 
-def _same_bits(name: str, jax: np.ndarray | None, torch: np.ndarray | None, back: np.ndarray | None) -> Gap:
+def _same_bits(
+    name: str, jax: np.ndarray | None, torch: np.ndarray | None, back: np.ndarray | None
+) -> Gap:
     note, gap, scale = "", 0.0, 0.0
     if jax is None or torch is None or back is None:
         gap, note = np.inf, f"only {'PyTorch' if jax is None else 'JAX'} has it"
@@ -217,69 +231,35 @@ def _same_bits(name: str, jax: np.ndarray | None, torch: np.ndarray | None, back
         for other, what in ((jax, "differ"), (back, "are changed by the round trip")):
             if np.ascontiguousarray(other).tobytes() != np.ascontiguousarray(torch).tobytes():
                 count = np.count_nonzero(other != torch)
-                gap, note = max(count / max(1, torch.size), 1e-300), f"{count} of {torch.size} values {what}"
-    return Gap(level="weights", dtype=torch.dtype.name if torch is not None else "", name=name, gap=gap, bound=0.0,
-               scale=scale, note=note)  # fmt: skip
+                gap, note = (
+                    max(count / max(1, torch.size), 1e-300),
+                    f"{count} of {torch.size} values {what}",
+                )
+    return Gap(
+        level="weights",
+        dtype=torch.dtype.name if torch is not None else "",
+        name=name,
+        gap=gap,
+        bound=0.0,
+        scale=scale,
+        note=note,
+    )
 
 
-def _checked(level: str, dtype: str | Iterable[str], batch_size: int, steps: int) -> tuple[str, ...]:
+def _checked(
+    level: str, dtype: str | Iterable[str], batch_size: int, steps: int
+) -> tuple[str, ...]:
     dtypes = (dtype,) if isinstance(dtype, str) else tuple(dtype)
     problems = [] if level in LEVELS else [unknown_name("level", level, LEVELS)]
     problems += [unknown_name("dtype", d, DTYPES) for d in dtypes if d not in DTYPES]
     if not dtypes:
         problems.append(f"no dtype given: choose from {', '.join(DTYPES)}")
     if batch_size < 2:
-        problems.append(f"batch_size {batch_size} must be at least 2: one image hides mixed-up axes")
+        problems.append(
+            f"batch_size {batch_size} must be at least 2: one image hides mixed-up axes"
+        )
     if steps < 1:
         problems.append(f"steps {steps} must be at least 1")
     if problems:
         raise ValueError("; ".join(problems))
     return dtypes
-
-
-def _pair(model: Any, twin: Any, seed: int) -> tuple[vit_jax.ViT, vit_torch.ViT, str]:
-    """The JAX model, the PyTorch model, and what to call them."""
-    if isinstance(model, vit_torch.ViT) and not isinstance(twin, vit_torch.ViT):
-        if isinstance(twin, vit_jax.ViT):
-            return twin, model, "the models given"
-        return (to_jax(model) if twin is None else _load_jax(twin)), model, "the model given"
-    if isinstance(model, vit_jax.ViT):
-        if twin is None:
-            return model, to_torch(model), "the model given"
-        return model, twin if isinstance(twin, vit_torch.ViT) else _load_torch(twin), "the models given"
-    state, config, subject = _weights_of(model, seed)
-    if isinstance(twin, vit_jax.ViT):
-        raise ValueError("give the JAX model first: check(jax_model, path)")
-    first = vit_jax.api.from_state(config, state)
-    if twin is None:
-        return first, vit_torch.api.from_state(config, state), subject
-    second = twin if isinstance(twin, vit_torch.ViT) else _load_torch(twin)
-    return first, second, f"{subject} against {twin if not isinstance(twin, vit_torch.ViT) else 'the model given'}"
-
-
-def _weights_of(model: Any, seed: int) -> tuple[State, ViTConfig, str]:
-    if isinstance(model, ViTConfig):
-        return inputs.random_state(model, seed), model, "random weights"
-    path = Path(model) if isinstance(model, str | os.PathLike) else None
-    if path is None:
-        raise ValueError(f"{type(model).__name__} is neither a twin, a config, a variant's name nor a checkpoint")
-    if path.exists():
-        header, state = checkpoint.read(path)
-        return state, header.config, str(path)
-    if isinstance(model, str) and path.suffix == "" and len(path.parts) < 3:
-        config = resolve(model)
-        return inputs.random_state(config, seed), config, f"{model} (random weights, seed {seed})"
-    raise FileNotFoundError(f"{path} does not exist")
-
-
-def _load_jax(path: Any) -> vit_jax.ViT:
-    return vit_jax.load(path)
-
-
-def _load_torch(path: Any) -> vit_torch.ViT:
-    return vit_torch.load(path)
-
-
-def _config_difference(a: ViTConfig, b: ViTConfig) -> str:
-    ours, theirs = a.to_dict(), b.to_dict()
-    return ", ".join(f"{k} {ours[k]!r} in JAX and {theirs[k]!r} in PyTorch" for k in ours if ours[k] != theirs[k])

@@ -34,32 +34,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="parity", description="Port ViT weights between JAX and PyTorch, and prove it.")
+    parser = argparse.ArgumentParser(
+        prog="parity", description="Port ViT weights between JAX and PyTorch, and prove it."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    check = commands.add_parser("check", help="compare both sides: outputs, layers, gradients, training")
-    check.add_argument("model", metavar="NAME|DIR|FILE", help="variant (random weights) or checkpoint")
-    check.add_argument("--against", metavar="DIR|FILE", help="checkpoint for the PyTorch side; default: the same")
-    check.add_argument("--level", choices=LEVELS, default="training", help="each level includes those before it")
-    check.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float64"], help="float64 is the proof")
+    check = commands.add_parser(
+        "check", help="compare both sides: outputs, layers, gradients, training"
+    )
+    check.add_argument(
+        "model", metavar="NAME|DIR|FILE", help="variant (random weights) or checkpoint"
+    )
+    check.add_argument(
+        "--against", metavar="DIR|FILE", help="checkpoint for the PyTorch side; default: the same"
+    )
+    check.add_argument(
+        "--level", choices=LEVELS, default="training", help="each level includes those before it"
+    )
+    check.add_argument(
+        "--dtype", nargs="+", choices=DTYPES, default=["float64"], help="float64 is the proof"
+    )
     check.add_argument("--batch-size", type=int, default=2, help="images in a batch (default: 2)")
-    check.add_argument("--steps", type=int, default=20, help="AdamW steps of the level training (default: 20)")
+    check.add_argument(
+        "--steps", type=int, default=20, help="AdamW steps of the level training (default: 20)"
+    )
     check.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
     check.set_defaults(run=_check)
 
     conversion = commands.add_parser("convert", help="rewrite a checkpoint in another format")
     conversion.add_argument("src", metavar="SRC")
     conversion.add_argument("dst", metavar="DST")
-    conversion.add_argument("--from", dest="source", choices=FORMATS, help="format of SRC; default: told from the path")
-    conversion.add_argument("--to", dest="target", choices=FORMATS, help="format of DST; default: told from the path")
-    conversion.add_argument("--model", metavar="NAME", help="variant of a file that has no config of its own")
+    conversion.add_argument(
+        "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from the path"
+    )
+    conversion.add_argument(
+        "--to", dest="target", choices=FORMATS, help="format of DST; default: told from the path"
+    )
+    conversion.add_argument(
+        "--model", metavar="NAME", help="variant of a file that has no config of its own"
+    )
     conversion.set_defaults(run=_convert)
 
     inspection = commands.add_parser("inspect", help="what a checkpoint holds")
     inspection.add_argument("path", metavar="FILE|DIR")
     inspection.set_defaults(run=_inspect)
 
-    commands.add_parser("variants", help="all variants with sizes and parameter counts").set_defaults(run=_variants)
+    commands.add_parser(
+        "variants", help="all variants with sizes and parameter counts"
+    ).set_defaults(run=_variants)
     return parser
 
 
@@ -86,7 +108,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    written = convert(options.src, options.dst, source=options.source, target=options.target, model=options.model)
+    written = convert(
+        options.src, options.dst, source=options.source, target=options.target, model=options.model
+    )
     print(f"wrote {written}")
     return 0
 
@@ -95,7 +119,10 @@ def _inspect(options: argparse.Namespace) -> int:
     summary = inspect(options.path)
     total = sum(math.prod(shape) for _, shape in summary.tensors.values())
     dtypes = ", ".join(dict.fromkeys(dtype for dtype, _ in summary.tensors.values()))
-    print(f"{summary.path}: {summary.format}, {len(summary.tensors)} tensors, {total:,} values, {dtypes}")
+    print(
+        f"{summary.path}: {summary.format}, {len(summary.tensors)} tensors, {total:,} "
+        f"values, {dtypes}"
+    )
     if summary.header:
         fields = summary.header.config.to_dict()
         print("\nconfig (family " + summary.header.family + ")")
@@ -111,7 +138,10 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _variants(options: argparse.Namespace) -> int:
     letters = {size: letter for size, (letter, *_) in SIZES.items()}
-    print(f"{'name':28} {'alias':12} {'width':>5} {'depth':>5} {'heads':>5} {'mlp':>5} {'parameters':>15}")
+    print(
+        f"{'name':28} {'alias':12} {'width':>5} {'depth':>5} {'heads':>5} {'mlp':>5} "
+        f"{'parameters':>15}"
+    )
     for name in variants():
         config = get(name)
         alias = f"{letters[name.split('_')[1]]}/{config.patch_shape[0]}"

@@ -21,29 +21,60 @@ def proof(level: str, jax: Stream, torch: Stream, *, depth: int) -> Iterator[Gap
     for name, (a, b) in _aligned(jax, torch):
         problem = _problem(a, b)
         if problem:
-            yield Gap(level=level, dtype="float64", name=name, gap=math.nan, bound=bound, scale=math.nan, note=problem)
+            yield Gap(
+                level=level,
+                dtype="float64",
+                name=name,
+                gap=math.nan,
+                bound=bound,
+                scale=math.nan,
+                note=problem,
+            )
             continue
         a, b = _wide(a), _wide(b)
         scale = _largest(b)
-        yield Gap(level=level, dtype="float64", name=name, gap=_ratio(_largest(a - b), scale), bound=bound, scale=scale)
+        yield Gap(
+            level=level,
+            dtype="float64",
+            name=name,
+            gap=_ratio(_largest(a - b), scale),
+            bound=bound,
+            scale=scale,
+        )
 
 
 def practice(
     level: str, dtype: str, jax: Stream, torch: Stream, truth: Stream, *, depth: int
 ) -> Iterator[Gap]:
-    """Gaps of low-precision streams: the larger error against `truth`, bounded by the smaller one."""
+    """Gaps in low precision: the larger error against `truth`, bounded by the smaller one."""
     floor = rounding(dtype, depth)
     for name, (a, b, t) in _aligned(jax, torch, truth):
         problem = _problem(a, b, t)
         if problem:
-            yield Gap(level=level, dtype=dtype, name=name, gap=math.nan, bound=math.nan, scale=math.nan, note=problem)
+            yield Gap(
+                level=level,
+                dtype=dtype,
+                name=name,
+                gap=math.nan,
+                bound=math.nan,
+                scale=math.nan,
+                note=problem,
+            )
             continue
         a, b, t = _wide(a), _wide(b), _wide(t)
         scale = _largest(t)
         errors = {"JAX": _ratio(_largest(a - t), scale), "PyTorch": _ratio(_largest(b - t), scale)}
         bound = PRACTICE * max(min(errors.values()), floor)
         note = ", ".join(f"{side} {error:.1e}" for side, error in errors.items()) + " from float64"
-        yield Gap(level=level, dtype=dtype, name=name, gap=max(errors.values()), bound=bound, scale=scale, note=note)
+        yield Gap(
+            level=level,
+            dtype=dtype,
+            name=name,
+            gap=max(errors.values()),
+            bound=bound,
+            scale=scale,
+            note=note,
+        )
 
 
 def over_steps(level: str, gaps_by_step: Iterable[Iterable[Gap]]) -> list[Gap]:
@@ -58,17 +89,25 @@ def over_steps(level: str, gaps_by_step: Iterable[Iterable[Gap]]) -> list[Gap]:
 
 
 def _aligned(*streams: Stream) -> Iterator[tuple[str, tuple[np.ndarray | None, ...]]]:
-    """The arrays of each name, in the order of the last stream; None where a stream lacks the name."""
+    """The arrays of each name, in the order of the last stream; None where one lacks it."""
     *others, reference = (iter(s) for s in streams)
     waiting: list[dict[str, np.ndarray]] = [{} for _ in others]
     for name, value in reference:
-        yield name, (*(_take(name, other, held) for other, held in zip(others, waiting, strict=True)), value)
+        yield (
+            name,
+            (
+                *(_take(name, other, held) for other, held in zip(others, waiting, strict=True)),
+                value,
+            ),
+        )
     for index, (other, held) in enumerate(zip(others, waiting, strict=True)):
         for name, value in [*held.items(), *other]:
             yield name, tuple(value if i == index else None for i in range(len(streams)))
 
 
-def _take(name: str, stream: Iterator[tuple[str, np.ndarray]], held: dict[str, np.ndarray]) -> np.ndarray | None:
+def _take(
+    name: str, stream: Iterator[tuple[str, np.ndarray]], held: dict[str, np.ndarray]
+) -> np.ndarray | None:
     if name in held:
         return held.pop(name)
     for found, value in stream:
@@ -86,15 +125,19 @@ def _problem(*arrays: np.ndarray | None) -> str:
             return f"{side} has no such quantity"
     shapes = [a.shape for a in arrays if a is not None]
     if len(set(shapes)) > 1:
-        return "shapes differ: " + ", ".join(f"{side} {shape}" for side, shape in zip(sides, shapes, strict=False))
+        return "shapes differ: " + ", ".join(
+            f"{side} {shape}" for side, shape in zip(sides, shapes, strict=False)
+        )
     for side, array in zip(sides, arrays, strict=False):
         if array is not None and not np.isfinite(_wide(array)).all():
-            return f"{side} has {np.count_nonzero(~np.isfinite(_wide(array)))} NaN or infinite values"
+            return (
+                f"{side} has {np.count_nonzero(~np.isfinite(_wide(array)))} NaN or infinite values"
+            )
     return ""
 
 
 def _wide(array: np.ndarray | None) -> np.ndarray:
-    assert array is not None  # noqa: S101  (`_problem` has seen to it)
+    assert array is not None
     return array.astype(np.float64, copy=False)
 
 

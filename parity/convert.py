@@ -1,4 +1,4 @@
-"""Files to files: the twins' checkpoint directory and plain safetensors. No framework is imported."""
+"""Files to files: the twins' directory and plain safetensors. No framework is imported."""
 
 import os
 from dataclasses import dataclass
@@ -57,7 +57,9 @@ def convert(
         checkpoint.write(dst, header, state)
         return dst
     if dst.is_dir():
-        raise IsADirectoryError(f"{dst} is a directory; the format safetensors is one file: name it {dst}.safetensors")
+        raise IsADirectoryError(
+            f"{dst} is a directory; the format safetensors is one file: name it {dst}.safetensors"
+        )
     dst.parent.mkdir(parents=True, exist_ok=True)
     with checkpoint.replacing(dst) as temporary:
         checkpoint.write_tensors(temporary, state, metadata={"format": "pt"})
@@ -97,7 +99,9 @@ def _read(src: Path, model: ViTConfig | str | None) -> tuple[Header, State]:
             return checkpoint.read(src)
         except ValueError as error:
             if "no vitwin header" in str(error):
-                raise ValueError(f"{src} does not say which model it is: give model=, e.g. --model B/16") from error
+                raise ValueError(
+                    f"{src} does not say which model it is: give model=, e.g. --model B/16"
+                ) from error
             raise
     config = resolve(model)
     state = checkpoint.read_tensors(checkpoint.weights_file(src))

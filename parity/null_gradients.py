@@ -39,6 +39,7 @@ def explained(config: ViTConfig) -> tuple[str, ...]:
     if not config.qk_norm:
         return ()
     return (
-        "k_norm.bias has zero gradient in exact arithmetic (the softmax ignores it), so its rounding "
+        "k_norm.bias has zero gradient in exact arithmetic (the softmax ignores it), so "
+        "its rounding "
         "noise is measured beside k_norm.weight, as one tensor",
     )

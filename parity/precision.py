@@ -9,7 +9,7 @@ import torch
 
 @contextlib.contextmanager
 def exact() -> Iterator[None]:
-    """JAX with float64 allowed and full-precision products, PyTorch without TF32; restored at the end."""
+    """JAX with float64 and full-precision products, PyTorch without TF32; restored at the end."""
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:

@@ -8,14 +8,19 @@ LIMIT = 12  # failures that are listed in full
 def render(report: Report) -> str:
     """A table of the largest gap a level, then the verdict and what failed first."""
     lines = [f"{report.subject}: {report.parameters:,} parameters", ""]
-    rows = [("level", "dtype", "compared", "largest gap", "bound", "where", "")]
+    rows: list[tuple[str, ...]] = [
+        ("level", "dtype", "compared", "largest gap", "bound", "where", "")
+    ]
     for level in report.levels:
         for dtype in dict.fromkeys(g.dtype for g in report.of(level)):
             rows.append(_row(report, level, dtype))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     right = {2, 3, 4}
     for row in rows:
-        cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        cells = (
+            c.rjust(w) if i in right else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
         lines.append("  ".join(cells).rstrip())
     lines += ["", *(f"note: {text}" for text in report.notes)]
     return "\n".join([*lines, *_verdict(report)])
@@ -23,13 +28,29 @@ def render(report: Report) -> str:
 
 def _row(report: Report, level: str, dtype: str) -> tuple[str, ...]:
     gaps, worst = report.of(level, dtype), report.worst(level, dtype)
-    assert worst is not None  # noqa: S101  (a level that is listed has gaps)
+    assert worst is not None
     failed = sum(g in report.failures for g in gaps)
     verdict = "ok" if not failed else f"{failed} FAILED"
     if level == "weights":
         largest, bound = ("same bits", "") if not failed else ("differ", "")
-        return (level, dtype, str(len(gaps)), largest, bound, "" if not failed else worst.name, verdict)
-    return (level, dtype, str(len(gaps)), f"{worst.gap:.1e}", f"{worst.bound:.1e}", _where(worst), verdict)
+        return (
+            level,
+            dtype,
+            str(len(gaps)),
+            largest,
+            bound,
+            "" if not failed else worst.name,
+            verdict,
+        )
+    return (
+        level,
+        dtype,
+        str(len(gaps)),
+        f"{worst.gap:.1e}",
+        f"{worst.bound:.1e}",
+        _where(worst),
+        verdict,
+    )
 
 
 def _where(gap: Gap) -> str:
@@ -45,9 +66,14 @@ def _verdict(report: Report) -> list[str]:
     lines.append("first, in the order of computation:")
     for gap in report.failures[:LIMIT]:
         if gap.vacuous and gap.passed:
-            text = "zero on both sides, which proves nothing: is the head still untrained? Check a config instead"
+            text = (
+                "zero on both sides, which proves nothing: "
+                "is the head still untrained? Check a config instead"
+            )
         else:
-            text = f"gap {gap.gap:.1e}, bound {gap.bound:.1e}" + (f"  ({gap.note})" if gap.note else "")
+            text = f"gap {gap.gap:.1e}, bound {gap.bound:.1e}" + (
+                f"  ({gap.note})" if gap.note else ""
+            )
         lines.append(f"  {gap.level:9} {gap.dtype:8} {_where(gap)}: {text}")
     if len(report.failures) > LIMIT:
         lines.append(f"  ... and {len(report.failures) - LIMIT} more")

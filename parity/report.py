@@ -43,7 +43,9 @@ class Report:
     gaps: tuple[Gap, ...]  # in the order of computation
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what was compared in a special way, and why
-    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # dtype -> side -> losses
+    curves: dict[str, dict[str, list[float]]] = field(
+        default_factory=dict
+    )  # dtype -> side -> losses
     seconds: float = 0.0
     peak_bytes: int = 0  # resident memory of the process
 
@@ -54,7 +56,7 @@ class Report:
 
     @property
     def failures(self) -> tuple[Gap, ...]:
-        """Gaps out of bounds, and outputs that are zero on both sides, in the order of computation."""
+        """Gaps out of bounds, and outputs that are zero on both sides, as they were computed."""
         return tuple(g for g in self.gaps if not g.passed or (g.vacuous and g.level == "outputs"))
 
     @property
@@ -78,6 +80,6 @@ class Report:
 
     @property
     def largest_gap(self) -> float:
-        """The largest relative gap of all float64 levels beyond `weights`; NaN counts as infinity."""
+        """The largest relative gap in float64 beyond `weights`; NaN counts as infinity."""
         gaps = [g.gap for g in self.gaps if g.dtype == "float64" and g.level != "weights"]
         return max((g if math.isfinite(g) else math.inf for g in gaps), default=0.0)

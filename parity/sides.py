@@ -61,7 +61,9 @@ class JaxSide:
 
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> Measurements:
         """Gradients of sum(outputs * cotangent) for the images and every parameter."""
-        of_params, of_images = _backward(*split(self.model), self._array(images), self._array(cotangent))
+        of_params, of_images = _backward(
+            *split(self.model), self._array(images), self._array(cotangent)
+        )
         yield "images", np.asarray(of_images)
         yield from _law(of_params).items()
 
@@ -89,13 +91,17 @@ def _forward(structure: Any, params: dict[str, Any], images: Any) -> tuple[Any, 
 
 
 @partial(jax.jit, static_argnums=0)
-def _backward(structure: Any, params: dict[str, Any], images: Any, cotangent: Any) -> tuple[Any, Any]:
+def _backward(
+    structure: Any, params: dict[str, Any], images: Any, cotangent: Any
+) -> tuple[Any, Any]:
     _, backward = jax.vjp(lambda p, x: merge(structure, p)(x), params, images)
     return backward(cotangent)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _train_step(structure: Any, config: OptimConfig, state: Any, images: Any, labels: Any, masks: Any) -> Any:
+def _train_step(
+    structure: Any, config: OptimConfig, state: Any, images: Any, labels: Any, masks: Any
+) -> Any:
     return jax_training.make_train_step(structure, config)(state, images, labels, masks)
 
 
@@ -127,7 +133,7 @@ class TorchSide:
         self.model.zero_grad(set_to_none=True)
         channels_first = self._images(images).requires_grad_()
         self.model(channels_first, {}).backward(self._tensor(cotangent))
-        assert channels_first.grad is not None  # noqa: S101  (for the type checker)
+        assert channels_first.grad is not None
         yield "images", to_numpy(channels_first.grad.permute(0, 2, 3, 1))
         for name, parameter in self.model.named_parameters():
             yield name, to_numpy(parameter.grad)
@@ -142,10 +148,22 @@ class TorchSide:
             masks = {site: self._tensor(mask) for site, mask in batch.masks.items()}
             labels = torch.from_numpy(batch.labels).to(self.device)
             metrics = torch_training.train_step(
-                model, optimizer, self._images(batch.images), labels, masks, config=config, step=step, ema=ema
+                model,
+                optimizer,
+                self._images(batch.images),
+                labels,
+                masks,
+                config=config,
+                step=step,
+                ema=ema,
             )
             first, second = torch_training.moments(model, optimizer)
-            trees = {"param": dict(model.named_parameters()), "m": first, "v": second, "ema": ema or {}}
+            trees = {
+                "param": dict(model.named_parameters()),
+                "m": first,
+                "v": second,
+                "ema": ema or {},
+            }
             yield _train_measurements(metrics, trees)
 
     def _tensor(self, array: np.ndarray) -> Tensor:

@@ -1,4 +1,7 @@
-"""Pairs of tiny twins with equal random float64 weights. Width 32: LayerNorm over fewer numbers amplifies noise."""
+"""Pairs of tiny twins with equal random float64 weights.
+
+Width 32: LayerNorm over fewer numbers amplifies noise.
+"""
 
 from typing import Any
 
@@ -10,7 +13,9 @@ from parity.inputs import random_state
 from vit_spec import ViTConfig
 
 BOUND = 1e-12  # measured about 1e-15; far below any wrong formula
-TINY = ViTConfig(image_size=32, patch_size=8, width=32, depth=2, num_heads=2, mlp_width=64, num_classes=7)
+TINY = ViTConfig(
+    image_size=32, patch_size=8, width=32, depth=2, num_heads=2, mlp_width=64, num_classes=7
+)
 
 
 def twins(config: ViTConfig, **options: Any) -> tuple[vit_jax.ViT, vit_torch.ViT]:
@@ -22,7 +27,9 @@ def twins(config: ViTConfig, **options: Any) -> tuple[vit_jax.ViT, vit_torch.ViT
 def images(config: ViTConfig, height: int = 0, width: int = 0, batch: int = 3) -> np.ndarray:
     """Random images (b, H, W, c), native size by default."""
     h, w = config.image_shape
-    return np.random.default_rng(1).normal(size=(batch, height or h, width or w, config.in_channels))
+    return np.random.default_rng(1).normal(
+        size=(batch, height or h, width or w, config.in_channels)
+    )
 
 
 def relative_gap(ours: Any, reference: Any) -> float:

@@ -1,4 +1,4 @@
-"""Recipes: all that a training run is told. A new recipe is a function here that returns a `Recipe`.
+"""Recipes: all that a training run is told. A new one is a function here that returns a `Recipe`.
 
 Each one's docstring states its source, its cost and its result: a measured one says on what.
 """
@@ -54,7 +54,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         low = {"batch_size": 1, "eval_batch_size": 1, "eval_every": 1, "log_every": 1, "workers": 0}
-        found = [f"{n} {getattr(self, n)} must be at least {k}" for n, k in low.items() if getattr(self, n) < k]
+        found = [
+            f"{n} {getattr(self, n)} must be at least {k}"
+            for n, k in low.items()
+            if getattr(self, n) < k
+        ]
         if found:
             raise ValueError("; ".join(found))
 
@@ -71,39 +75,68 @@ def digits() -> Recipe:
     """
     return Recipe(
         model=ViTConfig(
-            image_size=8, patch_size=4, in_channels=1, num_classes=10, width=64, depth=4, num_heads=4,
-            mlp_width=128, class_token=False, pool="mean", fc_norm=True,
+            image_size=8,
+            patch_size=4,
+            in_channels=1,
+            num_classes=10,
+            width=64,
+            depth=4,
+            num_heads=4,
+            mlp_width=128,
+            class_token=False,
+            pool="mean",
+            fc_norm=True,
         ),
         optim=OptimConfig(
-            lr=3e-3, warmup_steps=100, total_steps=2000, weight_decay=0.05, label_smoothing=0.1, ema_decay=0.99
+            lr=3e-3,
+            warmup_steps=100,
+            total_steps=2000,
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            ema_decay=0.99,
         ),
         preprocessing=Preprocessing(crop_fraction=1.0),
         augmentation=Augmentation(shift=1),
         batch_size=128,
         eval_every=500,
-    )  # fmt: skip
+    )
 
 
 def fashion_mnist() -> Recipe:
-    """Fashion-MNIST (https://arxiv.org/abs/1708.07747): 60,000 training and 10,000 test images of 28 x 28.
+    """Fashion-MNIST (https://arxiv.org/abs/1708.07747): 60,000 and 10,000 images of 28 x 28.
 
     Reads the idx files of Debian's `dataset-fashion-mnist` or a prepared TFDS set.
     """
     return Recipe(
         data="fashion_mnist",
         model=ViTConfig(
-            image_size=28, patch_size=4, in_channels=1, num_classes=10, width=128, depth=6, num_heads=4,
-            mlp_width=256, class_token=False, pool="mean", fc_norm=True, drop_path=0.05,
+            image_size=28,
+            patch_size=4,
+            in_channels=1,
+            num_classes=10,
+            width=128,
+            depth=6,
+            num_heads=4,
+            mlp_width=256,
+            class_token=False,
+            pool="mean",
+            fc_norm=True,
+            drop_path=0.05,
         ),
         optim=OptimConfig(
-            lr=2e-3, warmup_steps=500, total_steps=9400, weight_decay=0.05, label_smoothing=0.1, ema_decay=0.999
+            lr=2e-3,
+            warmup_steps=500,
+            total_steps=9400,
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            ema_decay=0.999,
         ),
         preprocessing=Preprocessing(crop_fraction=1.0),
         augmentation=Augmentation(flip=0.5, shift=2),
         batch_size=128,
         eval_every=940,
         scan=True,
-    )  # fmt: skip
+    )
 
 
 def folder() -> Recipe:
@@ -115,7 +148,9 @@ def folder() -> Recipe:
     return Recipe(
         data=".",
         model=get("Ti/16", drop_path=0.1),
-        optim=OptimConfig(lr=5e-4, warmup_steps=200, total_steps=5000, weight_decay=0.05, label_smoothing=0.1),
+        optim=OptimConfig(
+            lr=5e-4, warmup_steps=200, total_steps=5000, weight_decay=0.05, label_smoothing=0.1
+        ),
         augmentation=Augmentation(flip=0.5, crop_scale=(0.2, 1.0)),
         batch_size=32,
         eval_batch_size=32,
@@ -166,5 +201,6 @@ def imagenet_s16_90ep() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (digits, fashion_mnist, folder, article, imagenet_s16_90ep)
+    recipe.__name__: recipe
+    for recipe in (digits, fashion_mnist, folder, article, imagenet_s16_90ep)
 }

@@ -23,11 +23,13 @@ def create(
     scan: bool = False,
     attention: AttentionKernel = "xla",
 ) -> ViT:
-    """A new model with random weights (see `vit_jax.initializers`); options as in `vit_jax.Options`.
+    """A new model with random weights (see `vit_jax.initializers`); options: `vit_jax.Options`.
 
     Raises `ValueError` for an unknown variant, with the near names.
     """
-    options = Options(dtype=dtype, param_dtype=param_dtype, remat=remat, scan=scan, attention=attention)
+    options = Options(
+        dtype=dtype, param_dtype=param_dtype, remat=remat, scan=scan, attention=attention
+    )
     return ViT(resolve(config_or_name), options, rngs=nnx.Rngs(seed))
 
 
@@ -61,7 +63,7 @@ def load(
 
 
 def from_state(config: ViTConfig, state: State, *, param_dtype: Any = None, **options: Any) -> ViT:
-    """The model of a config and a state in PyTorch's layout; `param_dtype` None keeps the state's."""
+    """The model of a config and a state in PyTorch's layout; `param_dtype` None keeps its dtype."""
     stored = next(iter(state.values())).dtype
     chosen = Options(param_dtype=param_dtype or stored, **options)
     model = nnx.eval_shape(lambda: ViT(config, chosen, rngs=nnx.Rngs(0)))

@@ -24,7 +24,9 @@ def positions(
         table = sincos2d(grid, config.width, mae=config.pos_embed == "sincos2d_mae")
         return None, jnp.asarray(table[None], dtype)
     own = config.class_token and config.class_token_position
-    prefix, patches = (pos_embed[:, :1].astype(dtype), pos_embed[:, 1:]) if own else (None, pos_embed)
+    prefix, patches = (
+        (pos_embed[:, :1].astype(dtype), pos_embed[:, 1:]) if own else (None, pos_embed)
+    )
     if grid == config.grid:
         return prefix, patches.astype(dtype)
     rows, columns = (jnp.asarray(m, patches.dtype) for m in resample_matrices(config, grid))

@@ -18,8 +18,16 @@ def split(model: nnx.Module) -> tuple[Any, Params]:
     """The structure of a model (static, hashable) and its parameters by dotted name."""
     structure, params, rest = nnx.split(model, nnx.Param, ...)
     if jax.tree.leaves(rest):
-        kinds = sorted({type(v).__name__ for v in jax.tree.leaves(rest, is_leaf=lambda x: isinstance(x, nnx.Variable))})
-        raise ValueError(f"the model holds state that is not a parameter ({', '.join(kinds)}), which is not supported")
+        kinds = sorted(
+            {
+                type(v).__name__
+                for v in jax.tree.leaves(rest, is_leaf=lambda x: isinstance(x, nnx.Variable))
+            }
+        )
+        raise ValueError(
+            f"the model holds state that is not a parameter ({', '.join(kinds)}), which is "
+            f"not supported"
+        )
     return structure, {dotted(path): variable[...] for path, variable in nnx.to_flat_state(params)}
 
 

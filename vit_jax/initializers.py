@@ -1,4 +1,6 @@
-"""How a new model starts. Twin: `vit_torch/initializers.py`, which draws from the same distributions.
+"""How a new model starts. Twin: `vit_torch/initializers.py`.
+
+Both draw from the same distributions.
 
 Linear kernels and tokens: truncated normal, standard deviation 0.02. Patch kernel: truncated
 normal, 1 / sqrt(fan in). The query of attention pooling: truncated normal, 1 / sqrt(width). Norm
@@ -13,7 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-TRUE_STD = 0.87962566103423978  # of a unit normal truncated at +-2 (scipy.stats.truncnorm(-2, 2).std())
+TRUE_STD = (
+    0.87962566103423978  # of a unit normal truncated at +-2 (scipy.stats.truncnorm(-2, 2).std())
+)
 TOKEN_STD = KERNEL_STD = 0.02
 
 
@@ -38,4 +42,6 @@ def latent_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) ->
 
 
 def _truncated_normal(key: Array, shape: tuple[int, ...], dtype: Any, std: float) -> Array:
-    return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) * jnp.asarray(std / TRUE_STD, dtype)
+    return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) * jnp.asarray(
+        std / TRUE_STD, dtype
+    )

@@ -13,7 +13,7 @@ from jax import Array
 
 from vit_jax.attention import attend
 from vit_jax.initializers import latent_init, linear_init, patch_init
-from vit_jax.options import Options
+from vit_jax.options import AttentionKernel, Options
 from vit_spec import ViTConfig
 
 Masks = Mapping[str, Array]
@@ -25,7 +25,8 @@ def activate(x: Array, form: str) -> Array:
         return x * jax.nn.sigmoid(1.702 * x)
     if form == "gelu_tanh":
         return jax.nn.gelu(x, approximate=True)
-    # Written with erf as PyTorch does; `jax.nn.gelu` uses erfc, whose backward pass is half as fast on CPUs.
+    # Written with erf as PyTorch does; `jax.nn.gelu` uses erfc, whose backward pass is half as
+    # fast on CPUs.
     return 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
 
 
@@ -46,7 +47,9 @@ def layer_norm(config: ViTConfig, options: Options, width: int, *, rngs: nnx.Rng
     )
 
 
-def linear(options: Options, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(
+    options: Options, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs
+) -> nnx.Linear:
     """A linear layer with a kernel (inputs, outputs)."""
     return nnx.Linear(
         inputs,
@@ -93,7 +96,7 @@ class Attention(nnx.Module):
 
     def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
         self.num_heads = config.num_heads
-        self.kernel = options.attention
+        self.kernel: AttentionKernel = options.attention
         self.qkv = linear(options, config.width, 3 * config.width, bias=config.qkv_bias, rngs=rngs)
         k = config.width // config.num_heads
         self.q_norm = layer_norm(config, options, k, rngs=rngs) if config.qk_norm else Identity()
@@ -138,7 +141,9 @@ class AttentionPool(nnx.Module):
 
     def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
         self.num_heads = config.num_heads
-        self.latent = nnx.Param(latent_init(rngs.params(), (1, 1, config.width), options.param_dtype))
+        self.latent = nnx.Param(
+            latent_init(rngs.params(), (1, 1, config.width), options.param_dtype)
+        )
         self.q = linear(options, config.width, config.width, rngs=rngs)
         self.kv = linear(options, config.width, 2 * config.width, rngs=rngs)
         self.proj = linear(options, config.width, config.width, rngs=rngs)
@@ -150,7 +155,9 @@ class AttentionPool(nnx.Module):
         heads, k = self.num_heads, d // self.num_heads
         q = self.q(self.latent[...].astype(x.dtype)).reshape(1, heads, 1, k)
         q = jnp.broadcast_to(q, (b, heads, 1, k))
-        key, value = jnp.transpose(self.kv(x).reshape(b, n, 2, heads, k), (2, 0, 3, 1, 4))  # (b, h, n, k)
+        key, value = jnp.transpose(
+            self.kv(x).reshape(b, n, 2, heads, k), (2, 0, 3, 1, 4)
+        )  # (b, h, n, k)
         x = attend(q, key, value, kernel="xla")
         x = self.proj(x.reshape(b, d))
         return x + self.mlp(self.norm(x))

@@ -18,11 +18,13 @@ def sample_masks(
     grid: tuple[int, int] | None = None,
     dtype: Any = jnp.float32,
 ) -> dict[str, Array]:
-    """Multipliers by site (0 or 1 / keep), for one training step. Call it inside the jitted step."""
+    """Multipliers by site (0 or 1 / keep) for one training step; call it in the jitted step."""
     sites = mask_sites(config, batch_size, grid=grid)
 
     def draw(index: int, shape: tuple[int, ...], keep: float) -> Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, index), keep, shape).astype(dtype) / keep
+        return (
+            jax.random.bernoulli(jax.random.fold_in(key, index), keep, shape).astype(dtype) / keep
+        )
 
     return {name: draw(i, shape, keep) for i, (name, (shape, keep)) in enumerate(sites.items())}
 
@@ -32,4 +34,6 @@ def of_block(masks: Mapping[str, Array] | None, index: int) -> dict[str, Array] 
     if not masks:
         return None
     prefix = f"blocks.{index}."
-    return {name.removeprefix(prefix): mask for name, mask in masks.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): mask for name, mask in masks.items() if name.startswith(prefix)
+    }

@@ -31,10 +31,14 @@ class Options:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, jnp.dtype(getattr(self, name)))
         if jnp.float64 in (self.dtype, self.param_dtype) and not jax.config.jax_enable_x64:
-            raise ValueError("float64 needs JAX's x64 mode: wrap the code in `with jax.enable_x64(True):`")
+            raise ValueError(
+                "float64 needs JAX's x64 mode: wrap the code in `with jax.enable_x64(True):`"
+            )
         for name, allowed in (("remat", get_args(Remat)), ("attention", get_args(AttentionKernel))):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(map(repr, allowed))}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is none of {', '.join(map(repr, allowed))}"
+                )
 
     @property
     def compute_dtype(self) -> Any:

@@ -9,7 +9,12 @@ from typing import Any
 
 from vit_spec.checkpoint import CONFIG, WEIGHTS, replacing
 
-RECIPE, SUMMARY, METRICS, TENSORBOARD = "recipe.json", "summary.json", "metrics.jsonl", "tensorboard"
+RECIPE, SUMMARY, METRICS, TENSORBOARD = (
+    "recipe.json",
+    "summary.json",
+    "metrics.jsonl",
+    "tensorboard",
+)
 OURS = (RECIPE, SUMMARY, METRICS, TENSORBOARD, WEIGHTS, CONFIG)
 
 
@@ -29,14 +34,21 @@ class RunFolder:
     def claim(self, recipe: Mapping[str, Any], *, overwrite: bool) -> None:
         """Starts a run here. Raises `FileExistsError` if the folder holds another one."""
         if self.path.exists() and not self.path.is_dir():
-            raise FileExistsError(f"{self.path} is a file; a run needs a folder: give another --out")
+            raise FileExistsError(
+                f"{self.path} is a file; a run needs a folder: give another --out"
+            )
         if self.path.is_dir() and any(self.path.iterdir()):
             if not overwrite:
-                state = "a finished run of another recipe" if (self.path / SUMMARY).exists() else "an unfinished run"
+                state = (
+                    "a finished run of another recipe"
+                    if (self.path / SUMMARY).exists()
+                    else "an unfinished run"
+                )
                 if not (self.path / RECIPE).exists():
                     state = "other files"
                 raise FileExistsError(
-                    f"{self.path} already holds {state}: give another folder with --out, or --overwrite to replace it"
+                    f"{self.path} already holds {state}: give another folder with --out, "
+                    f"or --overwrite to replace it"
                 )
             self._clear()
         self.path.mkdir(parents=True, exist_ok=True)

@@ -28,5 +28,6 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     if batch_size % count:
         near = max(count, batch_size // count * count)
         raise ValueError(
-            f"batch_size {batch_size} is not a multiple of the {count} devices: use {near} or {near + count}"
+            f"batch_size {batch_size} is not a multiple of the {count} devices: use {near} "
+            f"or {near + count}"
         )

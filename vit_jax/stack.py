@@ -1,4 +1,4 @@
-"""Running a stack of equal blocks: one after the other or as one loop, with or without rematerialisation.
+"""A stack of equal blocks: one after the other or as one loop, with or without remat.
 
 Only the JAX side has this: PyTorch runs the blocks as they stand.
 """
@@ -14,7 +14,7 @@ from jax import Array
 from vit_jax.masks import of_block
 from vit_jax.options import Options, Remat
 
-Body = Callable[[Array, tuple[Any, Mapping[str, Array] | None]], tuple[Array, None]]
+Body = Callable[..., tuple[Array, None]]
 
 
 def run_blocks(
@@ -23,7 +23,7 @@ def run_blocks(
     """`x` (b, t, d) through all blocks, as `options.scan` and `options.remat` say."""
     if not options.scan and options.remat == "none":
         for i, block in enumerate(blocks):
-            x = block(x, of_block(masks, i))  # ty: ignore
+            x = block(x, of_block(masks, i))
         return x
     structure = nnx.graphdef(blocks[0])
     states = [nnx.state(block) for block in blocks]
@@ -31,11 +31,13 @@ def run_blocks(
 
     def body(x: Array, inputs: tuple[Any, Mapping[str, Array] | None]) -> tuple[Array, None]:
         state, block_masks = inputs
-        return nnx.merge(structure, state)(x, block_masks), None  # ty: ignore
+        return nnx.merge(structure, state)(x, block_masks), None
 
     body = _rematerialized(body, options.remat)
     if options.scan:
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *zip(states, of_blocks, strict=True))
+        stacked = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *zip(states, of_blocks, strict=True)
+        )
         return jax.lax.scan(body, x, stacked)[0]
     for inputs in zip(states, of_blocks, strict=True):
         x, _ = body(x, inputs)

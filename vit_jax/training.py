@@ -92,30 +92,34 @@ def make_train_step(
 
         (loss, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": loss,
             "accuracy": jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32),
             "grad_norm": optax.tree.norm(grads),
             "lr": jnp.asarray(schedule(state.step)),
         }
-        return TrainState(state.step + 1, params, opt_state, averaged(state.ema, params, config)), metrics
+        return TrainState(
+            state.step + 1, params, opt_state, averaged(state.ema, params, config)
+        ), metrics
 
     return train_step
 
 
-def averaged(ema: Params | None, params: Params, config: OptimConfig) -> Params | None:
+def averaged(ema: Params | None, params: Params, config: OptimConfig) -> Any:
     """decay * ema + (1 - decay) * params."""
     if ema is None or config.ema_decay is None:
         return None
     return optax.incremental_update(params, ema, 1 - config.ema_decay)
 
 
-def moments(state: TrainState) -> tuple[Params, Params]:
+def moments(state: TrainState) -> tuple[Any, Any]:
     """Adam's first and second moments by parameter name."""
     adam = next(
         part
-        for part in jax.tree.leaves(state.opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))
+        for part in jax.tree.leaves(
+            state.opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState)
+        )
         if isinstance(part, optax.ScaleByAdamState)
     )
     return adam.mu, adam.nu

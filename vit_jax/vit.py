@@ -77,7 +77,9 @@ class ViT(nnx.Module):
         self.norm = Identity() if config.fc_norm else layer_norm(config, options, d, rngs=rngs)
         self.attn_pool = AttentionPool(config, options, rngs=rngs) if config.pool == "map" else None
         self.fc_norm = layer_norm(config, options, d, rngs=rngs) if config.fc_norm else Identity()
-        self.pre_logits = PreLogits(config, options, rngs=rngs) if config.representation_size else Identity()
+        self.pre_logits = (
+            PreLogits(config, options, rngs=rngs) if config.representation_size else Identity()
+        )
         self.head = Identity()
         if config.num_classes:
             self.head = linear(options, config.feature_width, config.num_classes, rngs=rngs)
@@ -135,8 +137,9 @@ class ViT(nnx.Module):
         x = self.embed(images)
         yield "embed", x
         for i, block in enumerate(self.blocks):
-            for name, x in block.points(x):
-                yield f"blocks.{i}.{name}".rstrip("."), x
+            for name, y in block.points(x):
+                yield f"blocks.{i}.{name}".rstrip("."), y
+            x = y
         x = self.norm(x)
         yield "norm", x
         x = self.pool(x)

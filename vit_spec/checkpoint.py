@@ -58,7 +58,9 @@ class Header:
             raise ValueError(f"{where} is not JSON: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise ValueError(f"{where} has format {found!r}, not {FORMAT!r}: it is not a vitwin checkpoint")
+            raise ValueError(
+                f"{where} has format {found!r}, not {FORMAT!r}: it is not a vitwin checkpoint"
+            )
         labels = content.get("labels")
         try:
             return cls(
@@ -79,7 +81,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     if path.is_dir():
         file = path / CONFIG
         if not file.is_file():
-            raise FileNotFoundError(f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory")
+            raise FileNotFoundError(
+                f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory"
+            )
         return Header.from_json(file.read_text(), where=str(file))
     header = _embedded_header(path)
     if header is None:
@@ -100,7 +104,9 @@ def read(path: str | os.PathLike[str]) -> tuple[Header, State]:
     file = weights_file(path)
     embedded = _embedded_header(file)
     if embedded is not None and embedded.config != header.config:
-        raise ValueError(f"{path}: {CONFIG} and {WEIGHTS} are of different models: copy both from one place")
+        raise ValueError(
+            f"{path}: {CONFIG} and {WEIGHTS} are of different models: copy both from one place"
+        )
     state = read_tensors(file)
     check_shapes(parameters(header.config), {n: a.shape for n, a in state.items()}, where=str(file))
     return header, state
@@ -117,7 +123,8 @@ def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[str, tuple[in
     with _opened(weights_file(path)) as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
         return {
-            name: (DTYPES.get(s.get_dtype(), s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()
+            name: (DTYPES.get(str(s.get_dtype()), str(s.get_dtype())), tuple(s.get_shape()))
+            for name, s in slices.items()
         }
 
 
@@ -127,7 +134,9 @@ def write(path: str | os.PathLike[str], header: Header, state: State) -> None:
     Raises `ValueError` if `state` does not fit the config, `OSError` if the disk refuses.
     """
     path = Path(path)
-    check_shapes(parameters(header.config), {n: a.shape for n, a in state.items()}, where="the model")
+    check_shapes(
+        parameters(header.config), {n: a.shape for n, a in state.items()}, where="the model"
+    )
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file; a checkpoint is a directory: choose another path")
     path.mkdir(parents=True, exist_ok=True)
@@ -140,7 +149,11 @@ def write(path: str | os.PathLike[str], header: Header, state: State) -> None:
 def write_tensors(file: Path, state: State, *, metadata: dict[str, str]) -> None:
     """A safetensors file of contiguous copies of `state`, in the order of its names."""
     try:
-        save_file({name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()}, file, metadata)
+        save_file(
+            {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()},
+            file,
+            metadata,
+        )
     except SafetensorError as error:
         raise OSError(f"could not write {file}: {error}") from error
 
@@ -153,7 +166,7 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target` that takes its place when the block ends without an error."""
+    """A temporary file beside `target` that takes its place when the block ends well."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
@@ -188,5 +201,6 @@ def _opened(file: Path) -> Iterator[Any]:
         with safe_open(file, framework="numpy") as opened:
             yield opened
     except SafetensorError as error:
-        raise ValueError(f"{file} is not a whole safetensors file ({error}): copy or convert it again") from error
-
+        raise ValueError(
+            f"{file} is not a whole safetensors file ({error}): copy or convert it again"
+        ) from error

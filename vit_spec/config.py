@@ -54,10 +54,10 @@ class ViTConfig:
     fc_norm: bool = False
     """True: the last norm acts after pooling (`fc_norm`), False: before it (`norm`)."""
     representation_size: int | None = None
-    """Width of a tanh layer before the head (the "pre-logits" of the original ViT); None: no layer."""
+    """Width of a tanh layer before the head ("pre-logits" of the original ViT); None: no layer."""
 
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
-    """`gelu`: exact (erf); `gelu_tanh`: its tanh approximation; `quick_gelu`: x * sigmoid(1.702 x)."""
+    """`gelu`: exact (erf); `gelu_tanh`: tanh approximation; `quick_gelu`: x * sigmoid(1.702 x)."""
     norm_eps: float = 1e-6
     """Epsilon of every LayerNorm, added to the variance."""
     qkv_bias: bool = True
@@ -135,7 +135,9 @@ class ViTConfig:
         from vit_spec.names import unknown_name
 
         known = [f.name for f in dataclasses.fields(cls)]
-        unknown = [unknown_name("config field", name, known) for name in fields if name not in known]
+        unknown = [
+            unknown_name("config field", name, known) for name in fields if name not in known
+        ]
         if unknown:
             raise ValueError("; ".join(unknown))
         return cls(**fields)
@@ -162,7 +164,9 @@ def _problems(c: ViTConfig) -> list[str]:
     if c.width % c.num_heads:
         found.append(f"width {c.width} is not a multiple of num_heads {c.num_heads}")
     if c.pos_embed != "learned" and c.width % 4:
-        found.append(f"width {c.width} is not a multiple of 4, which pos_embed {c.pos_embed!r} needs")
+        found.append(
+            f"width {c.width} is not a multiple of 4, which pos_embed {c.pos_embed!r} needs"
+        )
     if c.pos_embed == "sincos2d" and c.width < 8:
         found.append(f"width {c.width} is below 8, which pos_embed 'sincos2d' needs")
     if c.pool == "token" and not c.class_token:

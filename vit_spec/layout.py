@@ -20,7 +20,7 @@ LEAVES: dict[tuple[str, int], tuple[str, tuple[int, ...]]] = {
 
 
 def torch_name(jax_name: str, rank: int) -> tuple[str, tuple[int, ...]]:
-    """The PyTorch name of a JAX parameter, and the axes that permute its array to PyTorch's layout."""
+    """The PyTorch name of a JAX parameter, and the axes that permute it to PyTorch's layout."""
     path, dot, leaf = jax_name.rpartition(".")
     new_leaf, axes = LEAVES.get((leaf, rank), (leaf, tuple(range(rank))))
     return f"{path}{dot}{new_leaf}", axes

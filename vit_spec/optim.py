@@ -43,7 +43,10 @@ class OptimConfig:
             if getattr(self, name) < 0
         ]
         if self.total_steps < 1 or self.warmup_steps > self.total_steps:
-            found.append(f"warmup_steps {self.warmup_steps} must be within total_steps {self.total_steps} >= 1")
+            found.append(
+                f"warmup_steps {self.warmup_steps} must be within total_steps "
+                f"{self.total_steps} >= 1"
+            )
         for name in ("b1", "b2", "label_smoothing", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:

@@ -1,4 +1,4 @@
-"""Every parameter of a model: its name and shape in the checkpoint (PyTorch layout, timm's names)."""
+"""Every parameter of a model: name and shape in the checkpoint (PyTorch layout, timm's names)."""
 
 import math
 

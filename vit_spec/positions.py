@@ -1,4 +1,4 @@
-"""Position embeddings as float64 NumPy: the fixed tables, and the matrices that resample learned ones.
+"""Position embeddings in float64 NumPy: fixed tables, and matrices that resample learned ones.
 
 Both twins multiply with these same numbers, because the frameworks' own resizing differs
 (bicubic without antialias: kernel a = -0.75 and clamped edges in PyTorch, a = -0.5 and
@@ -12,20 +12,26 @@ import numpy as np
 from vit_spec.config import ViTConfig
 
 
-def sincos2d(grid: tuple[int, int], width: int, *, mae: bool = False, temperature: float = 1e4) -> np.ndarray:
+def sincos2d(
+    grid: tuple[int, int], width: int, *, mae: bool = False, temperature: float = 1e4
+) -> np.ndarray:
     """Fixed 2-D sine-cosine table (rows * columns, width): [sin x, cos x, sin y, cos y].
 
     Frequencies are temperature^-(k / (width/4 - 1)) as in big_vision's `posemb_sincos_2d`, or with
     `mae` temperature^-(k / (width/4)) as in MAE's `get_2d_sincos_pos_embed`.
     """
     quarter = width // 4
-    omega = temperature ** -(np.arange(quarter, dtype=np.float64) / (quarter if mae else quarter - 1))
+    omega = temperature ** -(
+        np.arange(quarter, dtype=np.float64) / (quarter if mae else quarter - 1)
+    )
     y, x = (axis.reshape(-1, 1) * omega for axis in np.indices(grid).astype(np.float64))
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
 
 
 @lru_cache(maxsize=64)
-def resample_matrix(source: int, target: int, kernel: str = "bicubic", antialias: bool = True) -> np.ndarray:
+def resample_matrix(
+    source: int, target: int, kernel: str = "bicubic", antialias: bool = True
+) -> np.ndarray:
     """The matrix (target, source) that resamples one axis, half-pixel centres, rows summing to 1.
 
     Equals `torch.nn.functional.interpolate(..., align_corners=False, antialias=antialias)`.
@@ -51,7 +57,8 @@ def resample_matrices(config: ViTConfig, grid: tuple[int, int]) -> tuple[np.ndar
     """Matrices for the rows and the columns that take the config's native grid to `grid`."""
     kernel, antialias = config.pos_embed_interpolation, config.pos_embed_antialias
     rows, columns = (
-        resample_matrix(old, new, kernel, antialias) for old, new in zip(config.grid, grid, strict=True)
+        resample_matrix(old, new, kernel, antialias)
+        for old, new in zip(config.grid, grid, strict=True)
     )
     return rows, columns
 

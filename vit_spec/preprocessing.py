@@ -1,4 +1,4 @@
-"""How an image file becomes the numbers that a model was trained on: facts that belong to its weights."""
+"""How an image becomes the numbers that a model takes: facts that belong to its weights."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -23,13 +23,17 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} channels and std {len(self.std)}: give as many of each")
+            raise ValueError(
+                f"mean has {len(self.mean)} channels and std {len(self.std)}: give as many of each"
+            )
         if any(s <= 0 for s in self.std):
             raise ValueError(f"std {self.std} must be positive in every channel")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction {self.crop_fraction} is outside (0, 1]")
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation {self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}")
+            raise ValueError(
+                f"interpolation {self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -40,5 +44,11 @@ class Preprocessing:
         """The inverse of `to_dict`. Raises `ValueError` for a field that does not exist."""
         unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
         if unknown:
-            raise ValueError(f"preprocessing has unknown fields {unknown}; known are {sorted(cls.__dataclass_fields__)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+            raise ValueError(
+                f"preprocessing has unknown fields {unknown}; known are "
+                f"{sorted(cls.__dataclass_fields__)}"
+            )
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+        }
+        return cls(**values)

@@ -37,7 +37,12 @@ PATCHES: dict[str, tuple[tuple[int, int], ...]] = {  # size: (patch, image size)
 def _table() -> dict[str, ViTConfig]:
     return {
         f"vit_{size}_patch{patch}_{image}": ViTConfig(
-            image_size=image, patch_size=patch, width=width, depth=depth, num_heads=heads, mlp_width=mlp
+            image_size=image,
+            patch_size=patch,
+            width=width,
+            depth=depth,
+            num_heads=heads,
+            mlp_width=mlp,
         )
         for size, (_, width, depth, heads, mlp) in SIZES.items()
         for patch, image in PATCHES[size]

@@ -21,7 +21,9 @@ def positions(
     `like` gives dtype and device.
     """
     if pos_embed is None:
-        return None, _sincos(grid, config.width, config.pos_embed == "sincos2d_mae", like.dtype, like.device)
+        return None, _sincos(
+            grid, config.width, config.pos_embed == "sincos2d_mae", like.dtype, like.device
+        )
     own = config.class_token and config.class_token_position
     prefix, patches = (pos_embed[:, :1], pos_embed[:, 1:]) if own else (None, pos_embed)
     if grid == config.grid:
@@ -35,5 +37,7 @@ def positions(
 
 
 @lru_cache(maxsize=16)
-def _sincos(grid: tuple[int, int], width: int, mae: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _sincos(
+    grid: tuple[int, int], width: int, mae: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     return torch.as_tensor(sincos2d(grid, width, mae=mae)[None], dtype=dtype, device=device)

@@ -1,4 +1,6 @@
-"""How a new model starts. Twin: `vit_jax/initializers.py`, which draws from the same distributions.
+"""How a new model starts. Twin: `vit_jax/initializers.py`.
+
+Both draw from the same distributions.
 
 Linear kernels and tokens: truncated normal, standard deviation 0.02. Patch kernel: truncated
 normal, 1 / sqrt(fan in). The query of attention pooling: truncated normal, 1 / sqrt(width). Norm
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 from vit_torch.layers import LayerScale
 from vit_torch.vit import ViT
 
-TRUE_STD = 0.87962566103423978  # of a unit normal truncated at +-2 (scipy.stats.truncnorm(-2, 2).std())
+TRUE_STD = (
+    0.87962566103423978  # of a unit normal truncated at +-2 (scipy.stats.truncnorm(-2, 2).std())
+)
 TOKEN_STD = KERNEL_STD = 0.02
 
 

@@ -108,7 +108,9 @@ class AttentionPool(nn.Module):
         b, n, d = x.shape
         heads, k = self.num_heads, d // self.num_heads
         q = self.q(self.latent).reshape(1, 1, heads, k).expand(b, -1, -1, -1).transpose(1, 2)
-        key, value = self.kv(x).reshape(b, n, 2, heads, k).permute(2, 0, 3, 1, 4).unbind(0)  # (b, h, n, k)
+        key, value = (
+            self.kv(x).reshape(b, n, 2, heads, k).permute(2, 0, 3, 1, 4).unbind(0)
+        )  # (b, h, n, k)
         x = F.scaled_dot_product_attention(q, key, value)
         x = self.proj(x.transpose(1, 2).reshape(b, d))
         return x + self.mlp(self.norm(x))

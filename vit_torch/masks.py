@@ -31,4 +31,6 @@ def of_block(masks: Mapping[str, Tensor] | None, index: int) -> dict[str, Tensor
     if not masks:
         return None
     prefix = f"blocks.{index}."
-    return {name.removeprefix(prefix): mask for name, mask in masks.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): mask for name, mask in masks.items() if name.startswith(prefix)
+    }

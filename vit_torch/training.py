@@ -19,7 +19,10 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW that decays kernels only; `train_step` sets the learning rate and clips."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for n, p in named if is_decayed(n, p.ndim)], "weight_decay": config.weight_decay},
+        {
+            "params": [p for n, p in named if is_decayed(n, p.ndim)],
+            "weight_decay": config.weight_decay,
+        },
         {"params": [p for n, p in named if not is_decayed(n, p.ndim)], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.b1, config.b2), eps=config.eps)
@@ -66,7 +69,12 @@ def train_step(
     optimizer.step()
     average(ema, model, config)
     accuracy = (logits.argmax(-1) == labels).float().mean()
-    return {"loss": loss.detach(), "accuracy": accuracy, "grad_norm": norm, "lr": torch.tensor(lr, dtype=torch.float64)}
+    return {
+        "loss": loss.detach(),
+        "accuracy": accuracy,
+        "grad_norm": norm,
+        "lr": torch.tensor(lr, dtype=torch.float64),
+    }
 
 
 @torch.no_grad()
@@ -76,7 +84,8 @@ def clip_gradients(grads: list[Tensor], limit: float | None) -> Tensor:
     Unlike `torch.nn.utils.clip_grad_norm_` nothing is added to the norm in the division, as in
     `optax.clip_by_global_norm`.
     """
-    # `torch.linalg.vector_norm` would add up in sequence: ten times the rounding of `sum` in float32.
+    # `torch.linalg.vector_norm` would add up in sequence: ten times the rounding of `sum` in
+    # float32.
     norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
     if limit is not None and norm >= limit:
         for g in grads:

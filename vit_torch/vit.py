@@ -61,7 +61,9 @@ class ViT(nn.Module):
         self.config = config
         d = config.width
         self.cls_token = nn.Parameter(torch.empty(1, 1, d)) if config.class_token else None
-        self.reg_token = nn.Parameter(torch.empty(1, config.num_registers, d)) if config.num_registers else None
+        self.reg_token = (
+            nn.Parameter(torch.empty(1, config.num_registers, d)) if config.num_registers else None
+        )
         learned = config.pos_embed == "learned"
         self.pos_embed = nn.Parameter(torch.empty(1, config.num_positions, d)) if learned else None
         self.patch_embed = PatchEmbed(config)
@@ -70,7 +72,11 @@ class ViT(nn.Module):
         self.attn_pool = AttentionPool(config) if config.pool == "map" else None
         self.fc_norm = layer_norm(config, d) if config.fc_norm else nn.Identity()
         self.pre_logits = PreLogits(config) if config.representation_size else nn.Identity()
-        self.head = nn.Linear(config.feature_width, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = (
+            nn.Linear(config.feature_width, config.num_classes)
+            if config.num_classes
+            else nn.Identity()
+        )
 
     def forward(self, images: Tensor, masks: Masks | None = None) -> Tensor:
         """Logits (b, num_classes), or pooled features (b, d) without a head.
@@ -89,7 +95,9 @@ class ViT(nn.Module):
         """Tokens after the last norm (b, t, d): class token, registers, patches row by row."""
         x = self.embed(images)
         if masks is None and self.training:
-            masks = sample_masks(self.config, len(x), grid=self.config.grid_of(*images.shape[2:]), like=x)
+            masks = sample_masks(
+                self.config, len(x), grid=self.config.grid_of(*images.shape[2:]), like=x
+            )
         x = drop(x, masks, "pos_drop")
         for i, block in enumerate(self.blocks):
             x = block(x, of_block(masks, i))
@@ -126,8 +134,9 @@ class ViT(nn.Module):
         x = self.embed(images)
         yield "embed", x
         for i, block in enumerate(self.blocks):
-            for name, x in block.points(x):
-                yield f"blocks.{i}.{name}".rstrip("."), x
+            for name, y in block.points(x):
+                yield f"blocks.{i}.{name}".rstrip("."), y
+            x = y
         x = self.norm(x)
         yield "norm", x
         x = self.pool(x)

@@ -31,7 +31,11 @@ def skeleton(file: Path) -> dict[str, tuple[list[str], list[str]]]:
             and isinstance(n.value, ast.Name) and n.value.id == "self" and n.attr not in ONLY_JAX
         ]  # fmt: skip
         methods = [n.name for n in node.body if isinstance(n, ast.FunctionDef)]
-        public = [m.replace("__call__", "forward") for m in methods if not m.startswith("_") or m == "__call__"]
+        public = [
+            m.replace("__call__", "forward")
+            for m in methods
+            if not m.startswith("_") or m == "__call__"
+        ]
         found[node.name] = (list(dict.fromkeys(stores)), public)
     return found
 
@@ -59,6 +63,8 @@ def test_every_public_name_is_there(package):
 
 
 def test_no_file_is_long_and_none_is_a_drawer():
-    files = [f for p in (*PACKAGES, "tests") for f in (ROOT / p).rglob("*.py")] + [ROOT / "train.py"]
+    files = [f for p in (*PACKAGES, "tests") for f in (ROOT / p).rglob("*.py")] + [
+        ROOT / "train.py"
+    ]
     assert not [f for f in files if f.name in ("utils.py", "common.py", "helpers.py")]
     assert not [f"{f}: {n}" for f in files if (n := len(f.read_text().splitlines())) > 400]

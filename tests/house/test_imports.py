@@ -45,14 +45,17 @@ def blocked(script: str, *names: str) -> subprocess.CompletedProcess[str]:
         f"        if name.split('.')[0] in {names!r}: raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Block())\n"
     )
-    return subprocess.run([sys.executable, "-c", block + script], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", block + script], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_vit_torch_works_without_jax(tmp_path):
     script = (
         "import torch, vit_torch\n"
         f"m = vit_torch.create('Ti/16', seed=0); vit_torch.save(m, {str(tmp_path / 'm')!r})\n"
-        f"assert vit_torch.load({str(tmp_path / 'm')!r})(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)\n"
+        f"assert vit_torch.load({str(tmp_path / 'm')!r})(torch.zeros(1, 3, 224, "
+        f"224)).shape == (1, 1000)\n"
     )
     result = blocked(script, "jax", "jaxlib", "flax", "optax")
     assert result.returncode == 0, result.stderr
@@ -63,7 +66,8 @@ def test_vit_jax_works_without_torch(tmp_path):
         "import jax.numpy as jnp, vit_jax, vit_spec, sys\n"
         "c = vit_spec.get('Ti/16', depth=1, image_size=32)\n"
         f"m = vit_jax.create(c); vit_jax.save(m, {str(tmp_path / 'm')!r})\n"
-        f"assert vit_jax.load({str(tmp_path / 'm')!r})(jnp.zeros((1, 32, 32, 3))).shape == (1, 1000)\n"
+        f"assert vit_jax.load({str(tmp_path / 'm')!r})(jnp.zeros((1, 32, 32, 3))).shape == "
+        f"(1, 1000)\n"
     )
     result = blocked(script, "torch")
     assert result.returncode == 0, result.stderr
@@ -79,8 +83,11 @@ def test_the_block_can_fail(package, framework):
 def test_importing_vit_jax_or_train_data_loads_no_reader():
     script = (
         "import sys, vit_jax, vit_data\n"
-        "loaded = {'grain', 'tensorflow_datasets', 'tensorflow', 'torch', 'sklearn'} & set(sys.modules)\n"
+        "loaded = {'grain', 'tensorflow_datasets', 'tensorflow', 'torch', 'sklearn'} & "
+        "set(sys.modules)\n"
         "assert not loaded, loaded"
     )
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr

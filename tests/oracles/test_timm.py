@@ -29,11 +29,15 @@ SIZES = {"native": (0, 0), "larger": (48, 40), "smaller": (16, 24)}
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
 def test_outputs_and_gradients_equal_timm(x64, monkeypatch, changes, size):
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # timm resamples positions in float32
+    monkeypatch.setattr(
+        torch.Tensor, "float", torch.Tensor.double
+    )  # timm resamples positions in float32
     config = TINY.replace(**changes)
     jax_model, torch_model = twins(config)
     oracle = timm_model(config).double()
-    oracle.load_state_dict({n: torch.tensor(a) for n, a in random_state(config, 0).items()}, strict=True)
+    oracle.load_state_dict(
+        {n: torch.tensor(a) for n, a in random_state(config, 0).items()}, strict=True
+    )
     x = images(config, *size)
     pull = np.random.default_rng(2).normal(size=(len(x), config.num_classes))
 

@@ -1,4 +1,4 @@
-"""Small twins for the tests of parity: width 32, because LayerNorm over few numbers amplifies noise."""
+"""Small twins: width 32, because LayerNorm over few numbers amplifies noise."""
 
 import pytest
 
@@ -7,7 +7,9 @@ import vit_torch
 from parity.inputs import random_state
 from vit_spec import ViTConfig
 
-TINY = ViTConfig(image_size=32, patch_size=8, width=32, depth=2, num_heads=2, mlp_width=64, num_classes=7)
+TINY = ViTConfig(
+    image_size=32, patch_size=8, width=32, depth=2, num_heads=2, mlp_width=64, num_classes=7
+)
 
 
 @pytest.fixture

@@ -15,7 +15,11 @@ TRAINED = {"class_token": {}, "dropout_drop_path": {"dropout": 0.1, "drop_path":
 CONFIGS = {
     "mean_pool_fc_norm": {"pool": "mean", "fc_norm": True, "class_token": False},
     "attention_pool": {"pool": "map", "pos_embed": "sincos2d"},
-    "layer_scale_registers": {"layer_scale": 0.1, "num_registers": 2, "class_token_position": False},
+    "layer_scale_registers": {
+        "layer_scale": 0.1,
+        "num_registers": 2,
+        "class_token_position": False,
+    },
     "qk_norm_quick_gelu": {"qk_norm": True, "activation": "quick_gelu", "qkv_bias": False},
     "not_square": {"image_size": (16, 40), "patch_size": (8, 4), "in_channels": 1},
     "pre_logits": {"representation_size": 24, "activation": "gelu_tanh"},
@@ -60,11 +64,19 @@ def _transpose_square_kernel(model):
 
 
 BUGS = {  # name: (bug in the PyTorch model, first level that sees it, first measuring point)
-    "tanh_gelu": (lambda m: setattr(m.blocks[1].mlp, "activation", "gelu_tanh"), "layers", "blocks.1.mlp"),
+    "tanh_gelu": (
+        lambda m: setattr(m.blocks[1].mlp, "activation", "gelu_tanh"),
+        "layers",
+        "blocks.1.mlp",
+    ),
     "norm_epsilon": (lambda m: setattr(m.blocks[0].norm1, "eps", 1e-5), "layers", "blocks.0.attn"),
     "qkv_order": (_swap_query_and_key, "weights", "blocks.1.attn.qkv.weight"),
     "square_transpose": (_transpose_square_kernel, "weights", "blocks.0.attn.proj.weight"),
-    "one_ulp": (lambda m: m.head.bias.data[0].nextafter_(torch.tensor(9.0)), "weights", "head.bias"),
+    "one_ulp": (
+        lambda m: m.head.bias.data[0].nextafter_(torch.tensor(9.0)),
+        "weights",
+        "head.bias",
+    ),
     "head_count": (lambda m: setattr(m.blocks[0].attn, "num_heads", 4), "layers", "blocks.0.attn"),
 }
 
@@ -89,7 +101,9 @@ def test_an_optimizer_that_decays_biases_is_caught_by_the_optimizer_level(tiny, 
 def test_a_schedule_one_step_late_is_caught_at_the_step_where_it_differs(tiny, monkeypatch):
     from vit_spec import learning_rate
 
-    monkeypatch.setattr("vit_torch.training.learning_rate", lambda c, step: learning_rate(c, step + (step > 0)))
+    monkeypatch.setattr(
+        "vit_torch.training.learning_rate", lambda c, step: learning_rate(c, step + (step > 0))
+    )
     report = parity.check(tiny, steps=6)
     assert {gap.level for gap in report.failures} == {"optimizer", "training"}
     assert next(gap for gap in report.failures if gap.name == "lr").step == 1

@@ -59,11 +59,16 @@ def test_converting_files_imports_no_framework(directory, tmp_path):
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_the_command_check_returns_0_for_equal_and_1_for_different_files(directory, tmp_path, pair, capsys):
+def test_the_command_check_returns_0_for_equal_and_1_for_different_files(
+    directory, tmp_path, pair, capsys
+):
     pair[1].head.bias.data += 1e-6
     vit_torch.save(pair[1], tmp_path / "other")
     assert main(["check", str(directory), "--level", "outputs"]) == 0
-    assert main(["check", str(directory), "--against", str(tmp_path / "other"), "--level", "outputs"]) == 1
+    assert (
+        main(["check", str(directory), "--against", str(tmp_path / "other"), "--level", "outputs"])
+        == 1
+    )
     out = capsys.readouterr().out
     assert "PASS" in out and "head.bias" in out
 

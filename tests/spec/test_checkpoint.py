@@ -31,10 +31,15 @@ def test_what_one_twin_saves_the_other_loads_bit_for_bit(tmp_path, dtype, way):
     with jax.enable_x64(True):
         writer, reader = (vit_jax, vit_torch) if way == "jax_to_torch" else (vit_torch, vit_jax)
         model = writer.api.from_state(TINY, state(dtype))
-        writer.save(model, tmp_path / "m", preprocessing=Preprocessing(crop_fraction=0.9), labels=("a", "b"))
+        writer.save(
+            model, tmp_path / "m", preprocessing=Preprocessing(crop_fraction=0.9), labels=("a", "b")
+        )
         loaded = reader.load(tmp_path / "m")
         found = weights(loaded)
-    assert all(found[n].dtype == a.dtype and found[n].tobytes() == a.tobytes() for n, a in state(dtype).items())
+    assert all(
+        found[n].dtype == a.dtype and found[n].tobytes() == a.tobytes()
+        for n, a in state(dtype).items()
+    )
     header = read_header(tmp_path / "m")
     assert loaded.config == header.config == TINY
     assert header.preprocessing.crop_fraction == 0.9 and header.labels == ("a", "b")
@@ -52,7 +57,10 @@ def test_missing_extra_and_wrong_shaped_tensors_come_in_one_message(saved):
     write_tensors(saved / "model.safetensors", broken, metadata={"vitwin": text})
     with pytest.raises(ValueError, match="1 missing, 1 extra, 1 of another shape") as error:
         vit_jax.load(saved)
-    assert all(part in str(error.value) for part in ("missing  head.bias", "extra    extra.weight", "norm.bias is (5,)"))
+    assert all(
+        part in str(error.value)
+        for part in ("missing  head.bias", "extra    extra.weight", "norm.bias is (5,)")
+    )
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -4], ids=["empty", "length", "header", "data"])
@@ -65,10 +73,14 @@ def test_a_truncated_file_is_named(saved, keep):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "config.json is not JSON"), ('{"format": "x"}', "has format 'x'"), ("[]", "it is not a vitwin checkpoint"),
-     ('{"format": "vitwin 1"}', "lacks the entry 'config'")],
+    [
+        ("{", "config.json is not JSON"),
+        ('{"format": "x"}', "has format 'x'"),
+        ("[]", "it is not a vitwin checkpoint"),
+        ('{"format": "vitwin 1"}', "lacks the entry 'config'"),
+    ],
     ids=["not_json", "other_format", "list", "no_config"],
-)  # fmt: skip
+)
 def test_a_broken_config_file_is_named(saved, content, message):
     (saved / "config.json").write_text(content)
     with pytest.raises(ValueError, match=message):
@@ -76,7 +88,9 @@ def test_a_broken_config_file_is_named(saved, content, message):
 
 
 def test_files_of_two_models_in_one_directory_are_refused(saved):
-    (saved / "config.json").write_text(Header(config=TINY.replace(activation="gelu_tanh")).to_json())
+    (saved / "config.json").write_text(
+        Header(config=TINY.replace(activation="gelu_tanh")).to_json()
+    )
     with pytest.raises(ValueError, match="are of different models"):
         vit_jax.load(saved)
 

@@ -5,7 +5,8 @@ import pytest
 import vit_spec
 from vit_spec import ViTConfig, count_parameters, get, variants
 
-# Published where a figure exists (ViT, DeiT and Scaling ViTs papers; timm's results table); all equal
+# Published where a figure exists (ViT, DeiT and Scaling ViTs papers; timm's results table); all
+# equal
 # timm's count of the same sizes (tests/oracles).
 COUNTS = {
     "vit_tiny_patch16_224": 5_717_416,
@@ -83,12 +84,16 @@ def test_a_wrong_field_is_named_with_the_rule(changes, message):
 
 
 def test_all_problems_come_in_one_message():
-    with pytest.raises(ValueError, match="image_size 225.*width 768 is not a multiple of num_heads 7"):
+    with pytest.raises(
+        ValueError, match="image_size 225.*width 768 is not a multiple of num_heads 7"
+    ):
         get("B/16", image_size=225, num_heads=7)
 
 
 def test_an_unknown_variant_lists_the_near_ones():
-    with pytest.raises(ValueError, match="unknown variant 'vit_bas_patch16_224': did you mean vit_base_patch16_224"):
+    with pytest.raises(
+        ValueError, match="unknown variant 'vit_bas_patch16_224': did you mean vit_base_patch16_224"
+    ):
         get("vit_bas_patch16_224")
 
 

@@ -17,7 +17,9 @@ from vit_spec.positions import resample_matrix, sincos2d
 def test_the_resampling_matrix_equals_torch_interpolate(old, new, kernel, antialias):
     table = np.random.default_rng(0).normal(size=(3, old))
     image = torch.tensor(table)[None, :, :, None].expand(-1, -1, -1, 4)
-    expected = F.interpolate(image, size=(new, 4), mode=kernel, antialias=antialias, align_corners=False)
+    expected = F.interpolate(
+        image, size=(new, 4), mode=kernel, antialias=antialias, align_corners=False
+    )
     found = table @ resample_matrix(old, new, kernel, antialias).T
     assert np.abs(found - expected[0, :, :, 0].numpy()).max() < 1e-14 * 10
 
@@ -35,7 +37,12 @@ def test_a_fixed_position_is_the_papers_sum_of_waves(mae):
     for row, column, k in [(0, 0, 0), (2, 4, 3), (1, 3, 1)]:
         frequency = 10000 ** -(k / (4 if mae else 3))
         position = table[row * columns + column]
-        waves = [np.sin(column * frequency), np.cos(column * frequency), np.sin(row * frequency), np.cos(row * frequency)]
+        waves = [
+            np.sin(column * frequency),
+            np.cos(column * frequency),
+            np.sin(row * frequency),
+            np.cos(row * frequency),
+        ]
         assert np.allclose(position[[k, 4 + k, 8 + k, 12 + k]], waves, rtol=1e-14, atol=1e-14)
     assert table.shape == (15, width)
 
@@ -43,7 +50,9 @@ def test_a_fixed_position_is_the_papers_sum_of_waves(mae):
 @pytest.mark.parametrize("warmup", [0, 1, 10, 100])
 def test_the_learning_rate_is_optaxs_warmup_cosine(x64, warmup):
     config = OptimConfig(lr=3e-3, end_lr=1e-5, warmup_steps=warmup, total_steps=100)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, warmup, max(100, warmup + 1) if warmup == 100 else 100, 1e-5)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, 3e-3, warmup, max(100, warmup + 1) if warmup == 100 else 100, 1e-5
+    )
     last = 100 if warmup < 100 else 99
     steps = [*range(last), 150]
     expected = [float(schedule(jax.numpy.int64(step))) for step in steps]
@@ -52,14 +61,24 @@ def test_the_learning_rate_is_optaxs_warmup_cosine(x64, warmup):
 
 def test_decay_acts_on_kernels_alone_under_both_twins_names():
     kernels = [("head.weight", 2), ("patch_embed.proj.kernel", 4)]
-    others = [("norm.weight", 1), ("norm.scale", 1), ("head.bias", 1), ("pos_embed", 3), ("cls_token", 3),
-              ("blocks.0.ls1.gamma", 1), ("attn_pool.latent", 3)]  # fmt: skip
+    others = [
+        ("norm.weight", 1),
+        ("norm.scale", 1),
+        ("head.bias", 1),
+        ("pos_embed", 3),
+        ("cls_token", 3),
+        ("blocks.0.ls1.gamma", 1),
+        ("attn_pool.latent", 3),
+    ]
     assert all(is_decayed(*kernel) for kernel in kernels)
     assert not any(is_decayed(*other) for other in others)
 
 
 def test_optimizer_numbers_out_of_range_are_all_named():
-    with pytest.raises(ValueError, match="lr -1 must not be negative; warmup_steps 20 must be within total_steps 10"):
+    with pytest.raises(
+        ValueError,
+        match="lr -1 must not be negative; warmup_steps 20 must be within total_steps 10",
+    ):
         OptimConfig(lr=-1, warmup_steps=20, total_steps=10)
 
 

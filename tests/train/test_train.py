@@ -1,7 +1,8 @@
-"""The training program: what it writes, what it refuses, and that devices do not change the result."""
+"""The training program: what it writes, what it refuses, and that devices change nothing."""
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,24 @@ import vit_jax
 import vit_spec
 
 ROOT = Path(__file__).parents[2]
-SHORT = ["--optim.total-steps", "12", "--optim.warmup-steps", "2", "--log-every", "4", "--eval-every", "6",
-         "--model.depth", "2", "--model.width", "32", "--model.num-heads", "2", "--model.mlp-width", "32"]  # fmt: skip
+SHORT = [
+    "--optim.total-steps",
+    "12",
+    "--optim.warmup-steps",
+    "2",
+    "--log-every",
+    "4",
+    "--eval-every",
+    "6",
+    "--model.depth",
+    "2",
+    "--model.width",
+    "32",
+    "--model.num-heads",
+    "2",
+    "--model.mlp-width",
+    "32",
+]
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +65,10 @@ def test_a_run_writes_a_checkpoint_metrics_and_a_summary(quick, tmp_path, capsys
     tests = [line["step"] for line in lines(out) if "test_accuracy" in line]
     assert (steps, tests) == ([4, 8, 12], [6, 12])
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["test_accuracy"] == lines(out)[-1]["test_accuracy"] and summary["test_images"] == 360
+    assert (
+        summary["test_accuracy"] == lines(out)[-1]["test_accuracy"]
+        and summary["test_images"] == 360
+    )
     assert any((out / "tensorboard").iterdir())
     assert "parity check" in capsys.readouterr().out
 
@@ -74,13 +94,18 @@ def test_a_folder_with_other_files_is_left_alone(quick, tmp_path, capsys):
 
 def test_a_loss_that_is_not_finite_stops_the_run_naming_the_step(quick, tmp_path, capsys):
     out = tmp_path / "run"
-    assert train.main([*quick, "--out", str(out), "--optim.lr", "1e30", "--optim.clip-norm", "None"]) == 1
+    assert (
+        train.main([*quick, "--out", str(out), "--optim.lr", "1e30", "--optim.clip-norm", "None"])
+        == 1
+    )
     assert "train: step " in (error := capsys.readouterr().err) and "Nothing was saved" in error
     assert not (out / "model.safetensors").exists() and not (out / "summary.json").exists()
 
 
 def test_the_default_run_is_checked_in_pytorch_image_by_image(data_dir, tmp_path, capsys):
-    assert train.main(["digits", *SHORT, "--data-dir", data_dir, "--out", str(tmp_path / "run")]) == 0
+    assert (
+        train.main(["digits", *SHORT, "--data-dir", data_dir, "--out", str(tmp_path / "run")]) == 0
+    )
     out = capsys.readouterr().out
     assert "the same prediction for 360 of 360 images" in out
     assert "PASS  up to training" in out
@@ -93,7 +118,10 @@ def test_a_full_disk_ends_with_one_line_and_no_checkpoint(quick, tmp_path, monke
     monkeypatch.setattr("vit_spec.checkpoint.write_tensors", full)
     assert train.main([*quick, "--out", str(tmp_path / "run")]) == 2
     assert "No space left on device" in capsys.readouterr().err
-    assert not list((tmp_path / "run").glob("*model*")) and not (tmp_path / "run" / "config.json").exists()
+    assert (
+        not list((tmp_path / "run").glob("*model*"))
+        and not (tmp_path / "run" / "config.json").exists()
+    )
 
 
 @pytest.fixture
@@ -109,10 +137,22 @@ def photographs(tmp_path):
     return tmp_path / "photos"
 
 
-FOLDER = [*SHORT, "--model.image-size", "16", "--model.patch-size", "8", "--batch-size", "8", "--eval-batch-size", "8"]
+FOLDER = [
+    *SHORT,
+    "--model.image-size",
+    "16",
+    "--model.patch-size",
+    "8",
+    "--batch-size",
+    "8",
+    "--eval-batch-size",
+    "8",
+]
 
 
-def test_a_folder_of_images_is_trained_on_and_a_corrupt_image_counted(photographs, tmp_path, monkeypatch, capsys):
+def test_a_folder_of_images_is_trained_on_and_corrupt_ones_counted(
+    photographs, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(train, "check_twin", lambda recipe, path: True)
     assert train.main([str(photographs), *FOLDER, "--out", str(tmp_path / "run")]) == 0
     assert "1 corrupt image(s) were skipped" in capsys.readouterr().out
@@ -123,9 +163,18 @@ def test_a_folder_of_images_is_trained_on_and_a_corrupt_image_counted(photograph
     ("arguments", "message"),
     [
         (["digit"], "unknown recipe 'digit': did you mean digits"),
-        (["digits", "--model.image-size", "9"], "image_size 9 is not a multiple of patch_size 4: use 8 or 12"),
-        (["digits", "--batch-size", "2000"], "batch_size 2000 x 1 hosts is more than the 1437 images"),
-        (["digits", "--optim.warmup-steps", "5000"], "warmup_steps 5000 must be within total_steps 2000"),
+        (
+            ["digits", "--model.image-size", "9"],
+            "image_size 9 is not a multiple of patch_size 4: use 8 or 12",
+        ),
+        (
+            ["digits", "--batch-size", "2000"],
+            "batch_size 2000 x 1 hosts is more than the 1437 images",
+        ),
+        (
+            ["digits", "--optim.warmup-steps", "5000"],
+            "warmup_steps 5000 must be within total_steps 2000",
+        ),
     ],
     ids=["recipe", "image_size", "batch_size", "warmup"],
 )
@@ -164,23 +213,38 @@ def test_help_names_every_field(capsys):
 def test_four_devices_give_the_losses_of_one(data_dir, tmp_path):
     def losses(devices):
         out = tmp_path / f"run{devices}"
+        arguments = ["digits", *SHORT, "--data-dir", data_dir, "--out", str(out)]
         script = (
             "import jax; jax.config.update('jax_default_matmul_precision', 'highest')\n"
             "import train; train.check_twin = lambda recipe, path: True\n"
             f"assert len(jax.devices()) == {devices}\n"
-            f"raise SystemExit(train.main({['digits', *SHORT, '--data-dir', data_dir, '--out', str(out)]!r}))"
+            f"raise SystemExit(train.main({arguments!r}))"
         )
         flags = f"--xla_force_host_platform_device_count={devices}"
-        environment = {**__import__("os").environ, "XLA_FLAGS": flags}
-        subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True, capture_output=True)
+        environment = {**os.environ, "XLA_FLAGS": flags}
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
         return [line["loss"] for line in lines(out) if "loss" in line]
 
-    assert losses(4) == pytest.approx(losses(1), rel=1e-5)  # float32: rounding of another order of sums
+    assert losses(4) == pytest.approx(
+        losses(1), rel=1e-5
+    )  # float32: rounding of another order of sums
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(quick, tmp_path):
-    script = f"import train; raise SystemExit(train.main({[*quick, '--batch-size', '6', '--out', str(tmp_path / 'r')]!r}))"
-    environment = {**__import__("os").environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    arguments = [*quick, "--batch-size", "6", "--out", str(tmp_path / "r")]
+    script = f"import train; raise SystemExit(train.main({arguments!r}))"
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert result.returncode == 2
     assert "batch_size 6 is not a multiple of the 4 devices: use 4 or 8" in result.stderr

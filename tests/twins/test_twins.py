@@ -1,4 +1,4 @@
-"""The twins agree on what the oracle does not have: masks, options, dtypes, fixed positions, errors."""
+"""The twins agree on what the oracle lacks: masks, options, dtypes, fixed positions, errors."""
 
 import jax
 import jax.numpy as jnp
@@ -48,16 +48,26 @@ def test_masks_that_are_handed_in_drop_the_same_on_both_sides(x64):
     assert relative_gap(ours(x), dropped) > 1e-2
 
 
-@pytest.mark.parametrize("site", ["pos_drop", "proj_drop", "mlp_drop1", "mlp_drop2", "drop_path1", "drop_path2"])
+@pytest.mark.parametrize(
+    "site", ["pos_drop", "proj_drop", "mlp_drop1", "mlp_drop2", "drop_path1", "drop_path2"]
+)
 def test_every_site_of_a_mask_has_an_effect_on_both_sides(x64, site):
     config = TINY.replace(dropout=0.2, drop_path=0.5)
     ours, theirs = twins(config)
     x = images(config)
-    masks = {n: m * (np.arange(m.size).reshape(m.shape) % 3 > 0) for n, m in sample_masks(config, 3, seed=0).items()
-             if n.endswith(site)}  # fmt: skip
+    masks = sample_masks(config, 3, seed=0).items()
+    masks = {
+        n: m * (np.arange(m.size).reshape(m.shape) % 3 > 0) for n, m in masks if n.endswith(site)
+    }
     assert relative_gap(ours(x, masks), ours(x)) > 1e-3
     with torch.no_grad():
-        assert relative_gap(ours(x, masks), theirs(channels_first(x), {n: torch.tensor(m) for n, m in masks.items()})) < BOUND
+        assert (
+            relative_gap(
+                ours(x, masks),
+                theirs(channels_first(x), {n: torch.tensor(m) for n, m in masks.items()}),
+            )
+            < BOUND
+        )
 
 
 def test_pytorch_drops_by_itself_in_training_mode_only():
@@ -72,12 +82,17 @@ def test_points_are_the_forward_pass(x64):
         points = dict(model.points(x))
         assert list(points)[:4] == ["embed", "blocks.0.attn", "blocks.0.mlp", "blocks.0"]
         assert list(points)[-3:] == ["norm", "pool", "head"]
-        end, expected = (np.asarray(v.detach() if isinstance(v, torch.Tensor) else v) for v in (points["head"], model(x)))
+        end, expected = (
+            np.asarray(v.detach() if isinstance(v, torch.Tensor) else v)
+            for v in (points["head"], model(x))
+        )
         assert relative_gap(end, expected) < BOUND
 
 
 @pytest.mark.parametrize(
-    "options", [{"scan": True}, {"remat": "dots"}, {"remat": "full"}, {"remat": "full", "scan": True}], ids=str
+    "options",
+    [{"scan": True}, {"remat": "dots"}, {"remat": "full"}, {"remat": "full", "scan": True}],
+    ids=str,
 )
 def test_options_change_neither_outputs_nor_gradients(x64, options):
     config = TINY.replace(drop_path=0.3, dropout=0.1)
@@ -85,11 +100,15 @@ def test_options_change_neither_outputs_nor_gradients(x64, options):
 
     def run(**chosen):
         structure, params = split(twins(config, **chosen)[0])
-        return jax.jit(jax.value_and_grad(lambda p: jnp.sum(merge(structure, p)(images(config), masks) ** 2)))(params)
+        return jax.jit(
+            jax.value_and_grad(lambda p: jnp.sum(merge(structure, p)(images(config), masks) ** 2))
+        )(params)
 
     (plain, plain_grads), (value, grads) = run(), run(**options)
     assert relative_gap(value, plain) < BOUND
-    assert all(np.abs(grads[n] - g).max() < BOUND * max(1, np.abs(g).max()) for n, g in plain_grads.items())
+    assert all(
+        np.abs(grads[n] - g).max() < BOUND * max(1, np.abs(g).max()) for n, g in plain_grads.items()
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
@@ -108,7 +127,9 @@ def test_mixed_precision_computes_in_bfloat16_with_float32_parameters():
     assert model(images(TINY).astype(np.float32)).dtype == jnp.bfloat16
 
 
-WIDE = TINY.replace(width=192, mlp_width=768, patch_size=4, pool="map", layer_scale=0.1, num_registers=2)
+WIDE = TINY.replace(
+    width=192, mlp_width=768, patch_size=4, pool="map", layer_scale=0.1, num_registers=2
+)
 
 
 @pytest.mark.parametrize("name", parameters(WIDE))
@@ -122,7 +143,9 @@ def test_both_sides_start_from_the_same_distribution(name, started):
         elif values.ndim == 1:
             assert (values == 1).all()
         else:
-            std = {"patch_embed.proj.weight": 48**-0.5, "attn_pool.latent": 192**-0.5}.get(name, 0.02)
+            std = {"patch_embed.proj.weight": 48**-0.5, "attn_pool.latent": 192**-0.5}.get(
+                name, 0.02
+            )
             error = std / np.sqrt(values.size)
             assert abs(values.mean()) < 5 * error
             assert abs(values.std() - std) < 5 * error
@@ -137,10 +160,16 @@ def started():
 
 
 BAD_IMAGES = {
-    "integers": (np.zeros((1, 32, 32, 3), np.uint8), "must be floats normalised as in the checkpoint's preprocessing"),
+    "integers": (
+        np.zeros((1, 32, 32, 3), np.uint8),
+        "must be floats normalised as in the checkpoint's preprocessing",
+    ),
     "one_image": (np.zeros((32, 32, 3), np.float32), r"use images\[None\] for one"),
     "channels": (np.zeros((1, 32, 32, 4), np.float32), "4 channels at axis . the model takes 3"),
-    "size": (np.zeros((1, 33, 32, 3), np.float32), "33 x 32 pixels is not a multiple of patch_size 8 x 8: resize it to 32 x 32"),
+    "size": (
+        np.zeros((1, 33, 32, 3), np.float32),
+        "33 x 32 pixels is not a multiple of patch_size 8 x 8: resize it to 32 x 32",
+    ),
 }
 
 
@@ -163,7 +192,10 @@ def test_the_other_sides_channel_order_is_recognised():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"remat": "some"}, "remat 'some' is none of"), ({"attention": "flash"}, "attention 'flash' is none of")],
+    [
+        ({"remat": "some"}, "remat 'some' is none of"),
+        ({"attention": "flash"}, "attention 'flash' is none of"),
+    ],
     ids=["remat", "attention"],
 )
 def test_an_unknown_option_lists_the_known_ones(options, message):
