@@ -36,6 +36,8 @@ from vit_jax.training import TrainState, init_state, make_train_step
 from vit_spec import ViTConfig, count_parameters
 from vit_spec.names import unknown_name
 
+BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
+
 
 class NotFiniteError(ArithmeticError):
     """The loss became NaN or infinite."""
@@ -208,7 +210,7 @@ def steps(
     )
     key = jax.device_put(jax.random.key(recipe.seed + 1), whole)
     total, pending, clock = recipe.optim.total_steps, [], time.perf_counter()
-    with tqdm(total=total, unit="step", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=total, bar_format=BAR, disable=not sys.stderr.isatty()) as bar:
         for step, batch in zip(range(1, total + 1), batches, strict=False):
             with jax.transfer_guard("disallow"):
                 images, labels = jax.device_put((batch["image"], batch["label"]), shared)
@@ -303,7 +305,7 @@ in {path}
   model.safetensors, config.json   the model: vit_jax.load("{path}") or vit_torch.load("{path}")
   metrics.jsonl, tensorboard/      what happened: tensorboard --logdir {path}
   recipe.json, summary.json        what was asked for and what came out
-next
+next (after `source .venv/bin/activate`)
   parity check {path} --dtype float32 bfloat16
   parity inspect {path}
   python train.py fashion_mnist    (or a folder of images; --help shows every field)""")
