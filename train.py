@@ -30,17 +30,14 @@ from vit_data import eval_batches, open_source, train_batches
 from vit_data.recipes import RECIPES, Recipe
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
-from vit_jax.run_folder import SUMMARY, MetricsWriter, RunFolder
+from vit_jax.metrics import MetricsWriter, NotFiniteError, means
+from vit_jax.run_folder import SUMMARY, RunFolder
 from vit_jax.sharding import check_batch_size, make_mesh, over_data, replicated
 from vit_jax.training import TrainState, init_state, make_train_step
 from vit_spec import ViTConfig, count_parameters
 from vit_spec.names import unknown_name
 
 BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
-
-
-class NotFiniteError(ArithmeticError):
-    """The loss became NaN or infinite."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -234,21 +231,6 @@ def steps(
             if step % recipe.eval_every == 0 or step == total:
                 yield state, {"step": step}
                 clock = time.perf_counter()
-
-
-def means(metrics: list[dict[str, jax.Array]], *, first_step: int) -> dict[str, float]:
-    """Means over steps, of the rate the last. Raises `NotFiniteError` naming the first bad step."""
-    fetched = jax.device_get(metrics)
-    for offset, values in enumerate(fetched):
-        if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
-            raise NotFiniteError(
-                f"step {first_step + offset}: loss {values['loss']}, gradient norm "
-                f"{values['grad_norm']}. Nothing "
-                "was saved. Lower --optim.lr, lengthen --optim.warmup-steps or set "
-                "--optim.clip-norm"
-            )
-    averages = {name: float(np.mean([values[name] for values in fetched])) for name in fetched[0]}
-    return averages | {"lr": float(fetched[-1]["lr"])}
 
 
 def test_batches(recipe: Recipe, config: ViTConfig, source: Any) -> Any:

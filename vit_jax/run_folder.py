@@ -1,4 +1,4 @@
-"""The folder of a training run: who owns it, and the metrics that are written while it runs."""
+"""The folder of a training run: which run it holds, and whether that is finished."""
 
 import json
 import os
@@ -71,24 +71,3 @@ class RunFolder:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-
-
-class MetricsWriter:
-    """Writes numbers as JSON lines and for TensorBoard."""
-
-    def __init__(self, folder: RunFolder):
-        from tensorboardX import SummaryWriter
-
-        self._lines = (folder.path / METRICS).open("w", buffering=1)
-        self._board = SummaryWriter(str(folder.path / TENSORBOARD))
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Values after `step` updates."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flushes both files."""
-        self._lines.close()
-        self._board.close()
