@@ -105,13 +105,15 @@ def digits() -> Recipe:
 def fashion_mnist() -> Recipe:
     """Fashion-MNIST (https://arxiv.org/abs/1708.07747): 60,000 and 10,000 images of 28 x 28.
 
-    Reads the idx files of Debian's `dataset-fashion-mnist` or a prepared TFDS set.
+    Reads the idx files of Debian's `dataset-fashion-mnist` or a prepared TFDS set. Measured: 85.9 %
+    of the test images after 454 s on two CPU cores (1,800 steps, not four epochs). With an
+    accelerator go on to `--model.patch-size 4 --optim.total-steps 9400`, which is not measured.
     """
     return Recipe(
         data="fashion_mnist",
         model=ViTConfig(
             image_size=28,
-            patch_size=4,
+            patch_size=7,
             in_channels=1,
             num_classes=10,
             width=128,
@@ -121,20 +123,19 @@ def fashion_mnist() -> Recipe:
             class_token=False,
             pool="mean",
             fc_norm=True,
-            drop_path=0.05,
         ),
         optim=OptimConfig(
             lr=2e-3,
-            warmup_steps=500,
-            total_steps=9400,
+            warmup_steps=100,
+            total_steps=1800,
             weight_decay=0.05,
             label_smoothing=0.1,
-            ema_decay=0.999,
+            ema_decay=0.99,
         ),
         preprocessing=Preprocessing(crop_fraction=1.0),
-        augmentation=Augmentation(flip=0.5, shift=2),
+        augmentation=Augmentation(flip=0.5, shift=1),
         batch_size=128,
-        eval_every=940,
+        eval_every=600,
         scan=True,
     )
 
