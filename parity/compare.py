@@ -6,6 +6,7 @@ Streams are read side by side and nothing is kept longer than its partner needs.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -136,8 +137,7 @@ def _problem(*arrays: np.ndarray | None) -> str:
     return ""
 
 
-def _wide(array: np.ndarray | None) -> np.ndarray:
-    assert array is not None
+def _wide(array: Any) -> np.ndarray:
     return array.astype(np.float64, copy=False)
 
 

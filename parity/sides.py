@@ -131,9 +131,8 @@ class TorchSide:
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> Measurements:
         """Gradients of sum(outputs * cotangent) for the images and every parameter."""
         self.model.zero_grad(set_to_none=True)
-        channels_first = self._images(images).requires_grad_()
+        channels_first: Any = self._images(images).requires_grad_()
         self.model(channels_first, {}).backward(self._tensor(cotangent))
-        assert channels_first.grad is not None
         yield "images", to_numpy(channels_first.grad.permute(0, 2, 3, 1))
         for name, parameter in self.model.named_parameters():
             yield name, to_numpy(parameter.grad)
