@@ -13,9 +13,12 @@ State = dict[str, np.ndarray]
 # (JAX leaf, rank): (PyTorch leaf, axes of the JAX array in PyTorch's order)
 LEAVES: dict[tuple[str, int], tuple[str, tuple[int, ...]]] = {
     ("kernel", 2): ("weight", (1, 0)),
+    ("kernel", 3): ("weight", (2, 1, 0)),
     ("kernel", 4): ("weight", (3, 2, 0, 1)),
     ("scale", 1): ("weight", (0,)),
     ("embedding", 2): ("weight", (0, 1)),
+    ("mean", 1): ("running_mean", (0,)),
+    ("var", 1): ("running_var", (0,)),
 }
 
 

@@ -1,0 +1,202 @@
+"""Which JAX parameter is which PyTorch parameter, where the law of mirrored names does not say it.
+
+A table of rules is read both ways. Every operation carries its inverse, and all of them are
+permutations of values, so gradients and moments cross by the same table as parameters.
+
+Shapes: i inputs, o outputs, h heads of k channels.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vit_spec.layout import State, torch_name
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Op:
+    """Arrays of the JAX side to arrays of the PyTorch side, and back."""
+
+    to_torch: Callable[[Arrays], Arrays]
+    to_jax: Callable[[Arrays], Arrays]
+
+
+def permute(*axes: int) -> Op:
+    """PyTorch's axes, as indices of JAX's: `permute(1, 0)` transposes."""
+    inverse = tuple(int(a) for a in np.argsort(axes))
+    return Op(
+        lambda arrays: tuple(a.transpose(axes) for a in arrays),
+        lambda arrays: tuple(a.transpose(inverse) for a in arrays),
+    )
+
+
+same = Op(lambda arrays: arrays, lambda arrays: arrays)
+"""The same layout on both sides."""
+
+
+def heads(num_heads: int, *, output: bool = False) -> Op:
+    """Linen's `DenseGeneral` of attention: kernel (i, h, k) or bias (h, k) to (h k, i) or (h k,).
+
+    With `output=True` the kernel (h, k, o) of the projection after attention, to (o, h k).
+    """
+
+    def to_torch(array: np.ndarray) -> np.ndarray:
+        if output:
+            return array.reshape(-1, array.shape[-1]).T
+        return array.reshape(*array.shape[:-2], -1).T
+
+    def to_jax(array: np.ndarray) -> np.ndarray:
+        if output:
+            return array.T.reshape(num_heads, -1, array.shape[0])
+        return array.T.reshape(*array.shape[1:], num_heads, -1)
+
+    return Op(
+        lambda arrays: tuple(map(to_torch, arrays)), lambda arrays: tuple(map(to_jax, arrays))
+    )
+
+
+def fused(part: Op, count: int = 3) -> Op:
+    """`count` JAX arrays, each carried by `part`, to one PyTorch array: the rows one after another."""
+    return Op(
+        lambda arrays: (np.concatenate(part.to_torch(arrays), axis=0),),
+        lambda arrays: part.to_jax(tuple(np.split(arrays[0], count, axis=0))),
+    )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a table: names of the JAX side, names of the PyTorch side.
+
+    `{i}` stands for a number, any other `{word}` for one part of a dotted name; both sides use the
+    same ones. Paths of Linen parameters are written with dots. `op` None: the law of
+    `vit_spec.layout` by the JAX leaf's name. A rule between modules names a measuring point.
+    """
+
+    jax: str | tuple[str, ...]
+    torch: str | tuple[str, ...]
+    op: Op | None = None
+
+
+class Names:
+    """A table of rules, with the law for every name that no rule matches."""
+
+    def __init__(self, rules: Iterable[Rule] = ()):
+        self.rules = tuple(rules)
+        for rule in self.rules:
+            _check(rule)
+
+    def groups(self, jax: Iterable[str]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], Op]]:
+        """JAX names, their PyTorch names and the operation, each JAX name once.
+
+        Raises `ValueError` if a rule finds only some of its names.
+        """
+        waiting = dict.fromkeys(jax)
+        for rule in self.rules:
+            first, *_ = _tuple(rule.jax)
+            for found in [m for name in waiting if (m := _pattern(first).fullmatch(name))]:
+                ours = tuple(_fill(name, found) for name in _tuple(rule.jax))
+                theirs = tuple(_fill(name, found) for name in _tuple(rule.torch))
+                absent = [name for name in ours if name not in waiting]
+                if absent:
+                    raise ValueError(
+                        f"{rule} matches {ours[0]}, but there is no {', '.join(absent)}"
+                    )
+                for name in ours:
+                    del waiting[name]
+                yield ours, theirs, rule.op or _LAW
+        for name in waiting:
+            yield (name,), (), _LAW
+
+    def to_torch(self, state: State) -> State:
+        """A JAX state in PyTorch's names and layout."""
+        converted: State = {}
+        for ours, theirs, op in self.groups(state):
+            arrays = tuple(state[name] for name in ours)
+            if op is _LAW:
+                for i, (name, array) in enumerate(zip(ours, arrays, strict=True)):
+                    by_law, axes = torch_name(name, array.ndim)
+                    converted[theirs[i] if theirs else by_law] = array.transpose(axes)
+            else:
+                converted.update(zip(theirs, op.to_torch(arrays), strict=True))
+        return converted
+
+    def to_jax(self, state: State, jax: dict[str, int]) -> State:
+        """A PyTorch state in JAX's names and layout; `jax` gives names and ranks of that side.
+
+        Raises `KeyError` for a name that `state` lacks.
+        """
+        converted: State = {}
+        for ours, theirs, op in self.groups(jax):
+            if op is _LAW:
+                for i, name in enumerate(ours):
+                    by_law, axes = torch_name(name, jax[name])
+                    array = state[theirs[i] if theirs else by_law]
+                    converted[name] = array.transpose(np.argsort(axes))
+            else:
+                converted.update(
+                    zip(ours, op.to_jax(tuple(state[name] for name in theirs)), strict=True)
+                )
+        return converted
+
+    def torch_names(self, jax: dict[str, int]) -> dict[str, tuple[str, ...]]:
+        """The PyTorch names of each JAX name."""
+        return {
+            name: theirs or (torch_name(name, jax[name])[0],)
+            for ours, theirs, _ in self.groups(jax)
+            for name in ours
+        }
+
+    def point(self, jax_path: str) -> str:
+        """The PyTorch path of a JAX module."""
+        for rule in self.rules:
+            pairs = zip(_tuple(rule.jax), _tuple(rule.torch), strict=False)
+            for ours, theirs in [*pairs]:
+                for pattern, target in ((ours, theirs), (_parent(ours), _parent(theirs))):
+                    found = pattern and _pattern(pattern).fullmatch(jax_path)
+                    if found and len(_tuple(rule.jax)) == 1:
+                        return _fill(target, found)
+        return jax_path
+
+
+_LAW = Op(
+    lambda arrays: arrays, lambda arrays: arrays
+)  # marks the law, which needs the leaf's name
+
+
+def _tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    seen: set[str] = set()
+    text = ""
+    for position, part in enumerate(parts):
+        if position % 2 == 0:
+            text += re.escape(part)
+        elif part in seen:
+            text += f"(?P={part})"
+        else:
+            seen.add(part)
+            text += rf"(?P<{part}>\d+)" if len(part) == 1 else rf"(?P<{part}>[^.]+)"
+    return re.compile(text)
+
+
+def _fill(template: str, found: re.Match[str]) -> str:
+    return template.format(**found.groupdict())
+
+
+def _check(rule: Rule) -> None:
+    placeholders = [
+        set(re.findall(r"\{(\w+)\}", name)) for name in (*_tuple(rule.jax), *_tuple(rule.torch))
+    ]
+    if any(p != placeholders[0] for p in placeholders):
+        raise ValueError(f"{rule}: all names of a rule need the same placeholders")
