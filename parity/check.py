@@ -1,27 +1,24 @@
 """`check`: is a JAX model the same function as a PyTorch model, and does it train the same?"""
 
 import itertools
-import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-import vit_jax
-import vit_torch
-from parity import inputs
 from parity.compare import over_steps, practice, proof
-from parity.null_gradients import explained, joined
-from parity.pair import Model, make_pair
+from parity.diagnosis.diagnose import explain_pair
+from parity.pair import Pair, Prepares, make_pair
 from parity.precision import exact
 from parity.report import LEVELS, Gap, Report
-from parity.sides import JaxSide, Measurements, TorchSide
-from parity.twins import weights
-from vit_spec import OptimConfig, ViTConfig, count_parameters
-from vit_spec.layout import to_jax_layout, to_torch_layout
+from parity.rules import Rule
+from parity.sides import Measurements
+from parity.structures import is_float
+from vit_spec import OptimConfig
 from vit_spec.names import unknown_name
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -37,82 +34,117 @@ Progress = Callable[[str], None]
 
 
 def check(
-    model: Model | ViTConfig | str | os.PathLike[str],
-    twin: Model | str | os.PathLike[str] | None = None,
+    model: Any,
+    twin: Any = None,
     *,
     level: str = "training",
     dtype: str | Iterable[str] = "float64",
-    batch_size: int = 2,
+    batch_size: int = 3,
     steps: int = 20,
     seed: int = 0,
+    inputs: Any = None,
+    rules: Iterable[Rule] = (),
+    image_outputs: bool = False,
+    preprocess: Prepares | None = None,
+    training: tuple[Any, Any] | None = None,
+    explain: bool = True,
     progress: Progress | None = None,
 ) -> Report:
-    """Compares both sides on random inputs, up to `level`.
+    """Compares a JAX model with a PyTorch model, up to `level`.
 
     Args:
-        model: a live twin, a checkpoint directory, or a config or a variant's name, which stand
-            for random weights that no part of the model can hide behind.
+        model: a twin of this project, a checkpoint directory, or a config or a variant's name,
+            which stand for random weights that no part of the model can hide behind. Or any other
+            JAX model: a Flax NNX module, or a function `(params, *inputs)` with its parameters,
+            as a pair, such as `(linen_model.apply, variables)`.
         twin: what to compare it with; None: the model itself, carried to the other framework.
+            For any other JAX model: any `torch.nn.Module`.
         level: `weights`, `outputs`, `layers`, `gradients`, `optimizer` or `training`; each
             includes those before it (see DESIGN and docs/numerics.md).
         dtype: `float64` is the proof; `float32`, `bfloat16` and `float16` compare both sides with
             the float64 result. One or several.
-        batch_size: images in a batch, at least 2.
+        batch_size: images in a batch, at least 2; odd, so that unequal parts of it show.
         steps: AdamW steps of the `training` level.
         seed: of all inputs.
+        inputs: for models that are not this project's twins: NumPy arrays in any structure, a
+            tuple for positional arguments, a dict for keywords; `parity.Image(array)` marks images
+            (b, H, W, c) that PyTorch takes as (b, c, H, W).
+        rules: of such models, where names do not mirror (`parity.Rule`).
+        image_outputs: outputs of rank 4 of such models are images, too.
+        preprocess: the preprocessing of either side, JAX's first, None for none: functions of
+            8-bit images (b, H, W, c), float64, that return what the model takes.
+        training: modules or objects with the functions of `vit_jax.training` and of
+            `vit_torch.training` that are to be checked in place of those.
+        explain: where something differs, localise it and look for the cause.
         progress: called with a line of text before each level.
 
     Raises:
         ValueError: unknown level or dtype, or models that cannot be a pair.
     """
     dtypes = _checked(level, dtype, batch_size, steps)
-    start = time.perf_counter()
     with exact():
-        jax_model, torch_model, subject = make_pair(model, twin, seed)
-        config = torch_model.config
-        run = _Run(
-            config, jax_model, torch_model, batch_size, steps, seed, progress or (lambda line: None)
+        pair = make_pair(
+            model,
+            twin,
+            given=inputs,
+            rules=rules,
+            image_outputs=image_outputs,
+            batch_size=batch_size,
+            seed=seed,
+            preprocess=preprocess,
+            training=training,
         )
-        gaps = [gap for gap in run.gaps(LEVELS[: LEVELS.index(level) + 1], dtypes)]
-    return Report(
-        subject=subject,
-        parameters=count_parameters(config),
+        return check_pair(
+            pair, level=level, dtypes=dtypes, steps=steps, progress=progress, explain=explain
+        )
+
+
+def check_pair(
+    pair: Pair,
+    *,
+    level: str,
+    dtypes: tuple[str, ...] = ("float64",),
+    steps: int = 20,
+    progress: Progress | None = None,
+    explain: bool = True,
+) -> Report:
+    """`check` of a pair that has been made, under the settings of `parity.precision.exact`."""
+    start = time.perf_counter()
+    levels = LEVELS[: LEVELS.index(level) + 1]
+    run = _Run(pair, steps, progress or (lambda line: None))
+    gaps = tuple(run.gaps(levels, dtypes))
+    report = Report(
+        subject=pair.subject,
+        parameters=pair.parameters,
         level=level,
         dtypes=dtypes,
-        gaps=tuple(gaps),
-        settings={"batch_size": batch_size, "steps": steps, "seed": seed},
-        notes=explained(config) if "gradients" in LEVELS[: LEVELS.index(level) + 1] else (),
+        gaps=gaps,
+        settings={"batch_size": pair.feed.batch_size, "steps": steps, "seed": pair.feed.seed},
+        notes=pair.notes if "gradients" in levels else (),
         curves=run.curves,
-        seconds=time.perf_counter() - start,
-        peak_bytes=peak_bytes(),
     )
+    if explain and not report.passed:
+        run.progress("what failed")
+        report = replace(report, diagnosis=explain_pair(pair, level=level, steps=steps))
+    return replace(report, seconds=time.perf_counter() - start, peak_bytes=peak_bytes())
 
 
 class _Run:
     """One check of one pair."""
 
-    def __init__(
-        self,
-        config: ViTConfig,
-        jax_model: vit_jax.ViT,
-        torch_model: vit_torch.ViT,
-        batch_size: int,
-        steps: int,
-        seed: int,
-        progress: Progress,
-    ):
-        self.config, self.jax_model, self.torch_model = config, jax_model, torch_model
-        self.batch_size, self.steps, self.seed, self.progress = batch_size, steps, seed, progress
+    def __init__(self, pair: Pair, steps: int, progress: Progress):
+        self.pair, self.feed, self.steps, self.progress = pair, pair.feed, steps, progress
         self.curves: dict[str, dict[str, list[float]]] = {}
         self.updates: Iterator[list[Gap]] = iter(())
         self.first_updates: list[list[Gap]] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def gaps(self, levels: tuple[str, ...], dtypes: tuple[str, ...]) -> Iterator[Gap]:
         """The gaps of all levels, `weights` once and the others for each dtype."""
         self.progress("weights")
         yield from self._weights()
         for dtype in dtypes:
-            sides = self._sides(dtype)
+            sides = self.pair.sides(dtype)
             self.updates = self._updates(dtype, sides)
             for level in levels[1:]:
                 if level in ("optimizer", "training") and dtype not in TRAINABLE:
@@ -120,43 +152,36 @@ class _Run:
                 self.progress(f"{level} in {dtype}")
                 yield from getattr(self, f"_{level}")(dtype, sides)
 
-    def _sides(self, dtype: str) -> list[Any]:
-        """JAX and PyTorch in `dtype`; below float64 also PyTorch in float64."""
-        sides: list[Any] = [JaxSide(self.jax_model, dtype), TorchSide(self.torch_model, dtype)]
-        return sides if dtype == "float64" else [*sides, TorchSide(sides[1].model, "float64")]
-
     def _compare(
         self, level: str, dtype: str, streams: list[Measurements], label: str = ""
     ) -> Iterator[Gap]:
-        streams = [_labelled(joined(stream, self.config), label) for stream in streams]
+        streams = [_labelled(self.pair.adjusted(stream), label) for stream in streams]
         if dtype == "float64":
-            yield from proof(level, *streams, depth=self.config.depth)
+            yield from proof(level, *streams, depth=self.pair.depth)
         else:
-            yield from practice(level, dtype, *streams, depth=self.config.depth)
+            yield from practice(level, dtype, *streams, depth=self.pair.depth)
 
     def _weights(self) -> Iterator[Gap]:
         """Both sides hold the same bits, and a round trip through the other layout keeps them."""
-        torch_state = weights(self.torch_model)
-        jax_state = weights(self.jax_model)
-        names = [(name, rank) for name, rank in vit_jax.api.names(self.jax_model)]
-        there_and_back = to_torch_layout(to_jax_layout(torch_state, names))
-        for name in dict.fromkeys([*torch_state, *jax_state]):
-            states = (jax_state, torch_state, there_and_back)
+        states = self.pair.states()
+        for name in dict.fromkeys([*states[1], *states[0]]):
             yield _same_bits(name, *(state.get(name) for state in states))
 
     def _outputs(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
-        for label, images in self._image_sets(dtype).items():
-            yield from self._compare("outputs", dtype, [s.outputs(images) for s in sides], label)
+        for label, given in self.feed.sets(dtype).items():
+            streams = [side.outputs(given) for side in sides]
+            streams[1] = self._shaped(streams[1])
+            yield from self._compare("outputs", dtype, streams, label)
 
     def _layers(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
-        for label, images in self._image_sets(dtype).items():
-            yield from self._compare("layers", dtype, [s.layers(images) for s in sides], label)
+        for label, given in self.feed.sets(dtype).items():
+            yield from self._compare("layers", dtype, [s.layers(given) for s in sides], label)
 
     def _gradients(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
-        pull = rounded(inputs.cotangent(self.config, self.batch_size, self.seed), dtype)
-        for label, images in self._image_sets(dtype).items():
+        pull = self.feed.cotangent(self.shapes, dtype)
+        for label, given in self.feed.sets(dtype).items():
             yield from self._compare(
-                "gradients", dtype, [s.gradients(images, pull) for s in sides], label
+                "gradients", dtype, [s.gradients(given, pull) for s in sides], label
             )
 
     def _optimizer(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
@@ -169,35 +194,34 @@ class _Run:
 
     def _updates(self, dtype: str, sides: list[Any]) -> Iterator[list[Gap]]:
         """The gaps after each AdamW step, as the steps are made."""
-        optim = OptimConfig(
-            lr=1e-3,
-            warmup_steps=self.steps // 5,
-            total_steps=self.steps,
-            weight_decay=0.05,
-            eps=ADAM_EPSILON,
-            clip_norm=1.0,
-            label_smoothing=0.1,
-            ema_decay=0.9,
-        )
-        runs = [s.train(optim, self._batches(dtype)) for s in sides]
+        batches = [self.feed.batches(self.shapes, self.steps, dtype) for _ in sides]
+        optim = optim_config(self.steps)
+        runs = [s.train(optim, b) for s, b in zip(sides, batches, strict=True)]
         curves = self.curves[dtype] = {s.name: [] for s in sides[:2]}
         for streams in zip(*runs, strict=True):
             recorded = [_recorded(s, c) for s, c in zip(streams, curves.values(), strict=False)]
             yield list(self._compare("training", dtype, [*recorded, *streams[2:]]))
 
-    def _image_sets(self, dtype: str) -> dict[str, np.ndarray]:
-        sets = inputs.image_sets(self.config, self.batch_size, self.seed)
-        return {label: rounded(images, dtype) for label, images in sets.items()}
-
-    def _batches(self, dtype: str) -> Iterator[inputs.Batch]:
-        for batch in inputs.batches(self.config, self.batch_size, self.steps, self.seed):
-            masks = {site: rounded(mask, dtype) for site, mask in batch.masks.items()}
-            yield inputs.Batch(rounded(batch.images, dtype), batch.labels, masks)
+    def _shaped(self, stream: Measurements) -> Measurements:
+        """The stream of outputs, whose shapes are kept for what follows."""
+        for name, value in stream:
+            if is_float(value):
+                self.shapes[name] = value.shape
+            yield name, value
 
 
-def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Float64 values that `dtype` can hold, so that every precision sees the same numbers."""
-    return array.astype(np.dtype(dtype)).astype(np.float64)
+def optim_config(steps: int) -> OptimConfig:
+    """The optimizer of the levels `optimizer` and `training`: everything in it is switched on."""
+    return OptimConfig(
+        lr=1e-3,
+        warmup_steps=steps // 5,
+        total_steps=steps,
+        weight_decay=0.05,
+        eps=ADAM_EPSILON,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+        ema_decay=0.9,
+    )
 
 
 def peak_bytes() -> int:

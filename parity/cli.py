@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--dtype", nargs="+", choices=DTYPES, default=["float64"], help="float64 is the proof"
     )
-    check.add_argument("--batch-size", type=int, default=2, help="images in a batch (default: 2)")
+    check.add_argument("--batch-size", type=int, default=3, help="images in a batch (default: 3)")
     check.add_argument(
         "--steps", type=int, default=20, help="AdamW steps of the level training (default: 20)"
     )

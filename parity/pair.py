@@ -1,25 +1,205 @@
-"""What `check` was given, as one JAX model and one PyTorch model."""
+"""Two models to compare: this project's twins, or any JAX model and any PyTorch model."""
 
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from flax import nnx
+from torch import nn
 
 import vit_jax
 import vit_torch
 from parity import inputs
-from parity.twins import to_jax, to_torch
-from vit_spec import ViTConfig, checkpoint, resolve
-from vit_spec.layout import State
+from parity.any_jax import AnyJax
+from parity.any_torch import AnyTorch
+from parity.feeds import AnyFeed, TwinFeed
+from parity.null_gradients import explained, joined
+from parity.rules import Names, Rule
+from parity.sides import JaxSide, Measurements, Prepare, TorchSide
+from parity.twins import to_jax, to_torch, weights
+from vit_spec import ViTConfig, checkpoint, count_parameters, resolve
+from vit_spec.layout import State, to_jax_layout, to_torch_layout
 
 Model = vit_jax.ViT | vit_torch.ViT
+Prepares = tuple[Prepare | None, Prepare | None]
 
 
-def make_pair(model: Any, twin: Any, seed: int) -> tuple[vit_jax.ViT, vit_torch.ViT, str]:
-    """The JAX model, the PyTorch model, and what to call them. `ValueError` if they are no pair."""
+class Pair(Protocol):
+    """What the levels of a check need."""
+
+    subject: str
+    parameters: int
+    depth: int  # of the tolerance
+    notes: tuple[str, ...]
+    feed: Any
+
+    def states(self) -> tuple[State, State, State]:
+        """JAX's weights, PyTorch's, and PyTorch's after a round trip through JAX's layout."""
+        ...
+
+    def sides(self, dtype: str) -> list[Any]:
+        """JAX and PyTorch in `dtype`; below float64 also PyTorch in float64."""
+        ...
+
+    def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
+        """The stream as it is to be compared."""
+        ...
+
+
+class TwinPair:
+    """This project's two ViTs of one config."""
+
+    def __init__(
+        self,
+        jax_model: vit_jax.ViT,
+        torch_model: vit_torch.ViT,
+        subject: str = "the models given",
+        *,
+        batch_size: int = 2,
+        seed: int = 0,
+        preprocess: Prepares | None = None,
+        training: tuple[Any, Any] | None = None,
+    ):
+        if jax_model.config != torch_model.config:
+            difference = _difference(jax_model.config, torch_model.config)
+            raise ValueError(f"the two configs differ: {difference}")
+        self.jax_model, self.torch_model, self.subject = jax_model, torch_model, subject
+        self.config = torch_model.config
+        self.depth, self.parameters = self.config.depth, count_parameters(self.config)
+        self.notes = explained(self.config)
+        self.prepares: Prepares = preprocess or (None, None)
+        self.training = training or (vit_jax.training, vit_torch.training)
+        self.feed = TwinFeed(self.config, batch_size, seed, raw=preprocess is not None)
+
+    def states(self) -> tuple[State, State, State]:
+        names = [(name, rank) for name, rank in vit_jax.api.names(self.jax_model)]
+        state = weights(self.torch_model)
+        return weights(self.jax_model), state, to_torch_layout(to_jax_layout(state, names))
+
+    def sides(self, dtype: str) -> list[Any]:
+        (ours, theirs), (jax_training, torch_training) = self.prepares, self.training
+        torch = TorchSide(self.torch_model, dtype, theirs, torch_training)
+        sides: list[Any] = [JaxSide(self.jax_model, dtype, ours, jax_training), torch]
+        if dtype == "float64":
+            return sides
+        return [*sides, TorchSide(torch.model, "float64", theirs, torch_training)]
+
+    def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
+        return joined(stream, self.config)
+
+
+class AnyPair:
+    """Any JAX model and any PyTorch model, with the user's inputs and rules."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        jax_model: Any,
+        torch_model: Any,
+        given: Any,
+        *,
+        rules: Iterable[Rule] = (),
+        image_outputs: bool = False,
+        seed: int = 0,
+        depth: int | None = None,
+    ):
+        self.jax_model, self.torch_model, self.names = jax_model, torch_model, Names(rules)
+        self.image_outputs = image_outputs
+        self.feed = AnyFeed(given, seed)
+        self.subject = f"{_called(jax_model)} and {_called(torch_model)}"
+        own = AnyTorch(torch_model, "float64").parameters()
+        self.parameters = sum(p.numel() for p in own.values())
+        self.depth = depth or _depth(own)
+
+    def states(self) -> tuple[State, State, State]:
+        ours, theirs = self._jax("float64"), AnyTorch(self.torch_model, "float64")
+        ranks = {name: np.ndim(value) for name, value in {**ours.params, **ours.buffers}.items()}
+        state = theirs.state()
+        try:
+            back = self.names.to_torch(self.names.to_jax(state, ranks))
+        except KeyError:
+            back = {}  # names that one side lacks are reported one by one
+        return ours.state(), state, {**state, **back}
+
+    def sides(self, dtype: str) -> list[Any]:
+        torch = AnyTorch(self.torch_model, dtype)
+        sides = [self._jax(dtype), torch]
+        return sides if dtype == "float64" else [*sides, AnyTorch(torch.model, "float64")]
+
+    def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
+        return stream
+
+    def _jax(self, dtype: str) -> AnyJax:
+        return AnyJax(self.jax_model, dtype, self.names, image_outputs=self.image_outputs)
+
+
+def make_pair(
+    model: Any,
+    twin: Any = None,
+    *,
+    given: Any = None,
+    rules: Iterable[Rule] = (),
+    image_outputs: bool = False,
+    batch_size: int = 2,
+    seed: int = 0,
+    preprocess: Prepares | None = None,
+    training: tuple[Any, Any] | None = None,
+) -> Pair:
+    """The pair that `check` was given. Raises `ValueError` if it is none."""
+    if _is_foreign(model) or _is_foreign(twin):
+        if preprocess or training:
+            raise ValueError(
+                "preprocess= and training= are for this project's twins; put the preprocessing of "
+                "other models into the functions that are compared"
+            )
+        if _is_torch(model):
+            raise ValueError("give the JAX model first: check(jax_model, torch_model, inputs=...)")
+        if twin is None or given is None:
+            lacking = "a PyTorch model to compare with" if twin is None else "inputs="
+            raise ValueError(f"{_called(model)} is not one of this project's twins: give {lacking}")
+        return AnyPair(model, twin, given, rules=rules, image_outputs=image_outputs, seed=seed)
+    if given is not None or rules:
+        raise ValueError(
+            "inputs= and rules= are for models that are not this project's twins, whose inputs "
+            "follow from the config"
+        )
     ours, theirs, subject = _resolve(model, twin, seed)
-    if ours.config != theirs.config:
-        raise ValueError(f"the two configs differ: {_difference(ours.config, theirs.config)}")
-    return ours, theirs, subject
+    return TwinPair(
+        ours,
+        theirs,
+        subject,
+        batch_size=batch_size,
+        seed=seed,
+        preprocess=preprocess,
+        training=training,
+    )
+
+
+def _is_torch(model: Any) -> bool:
+    return isinstance(model, nn.Module)
+
+
+def _is_foreign(model: Any) -> bool:
+    if isinstance(model, vit_jax.ViT | vit_torch.ViT):
+        return False
+    return isinstance(model, nnx.Module | nn.Module | tuple) or (
+        callable(model) and not isinstance(model, type)
+    )
+
+
+def _called(model: Any) -> str:
+    model = model[0] if isinstance(model, tuple) else model
+    model = getattr(model, "__self__", model) if isinstance(model, Callable) else model
+    return getattr(model, "__name__", type(model).__name__)
+
+
+def _depth(named: dict[str, Any]) -> int:
+    """One more than the largest number in a path: the blocks of a stack, by the usual naming."""
+    numbers = [int(part) for name in named for part in name.split(".") if part.isdigit()]
+    return 1 + max(numbers, default=0)
 
 
 def _resolve(model: Any, twin: Any, seed: int) -> tuple[vit_jax.ViT, vit_torch.ViT, str]:
@@ -30,23 +210,17 @@ def _resolve(model: Any, twin: Any, seed: int) -> tuple[vit_jax.ViT, vit_torch.V
     if isinstance(model, vit_jax.ViT):
         if twin is None:
             return model, to_torch(model), "the model given"
-        return (
-            model,
-            twin if isinstance(twin, vit_torch.ViT) else vit_torch.load(twin),
-            "the models given",
-        )
+        theirs = twin if isinstance(twin, vit_torch.ViT) else vit_torch.load(twin)
+        return model, theirs, "the models given"
     state, config, subject = _weights_of(model, seed)
     if isinstance(twin, vit_jax.ViT):
         raise ValueError("give the JAX model first: check(jax_model, path)")
     first = vit_jax.api.from_state(config, state)
     if twin is None:
         return first, vit_torch.api.from_state(config, state), subject
-    second = twin if isinstance(twin, vit_torch.ViT) else vit_torch.load(twin)
-    return (
-        first,
-        second,
-        f"{subject} against {twin if not isinstance(twin, vit_torch.ViT) else 'the model given'}",
-    )
+    if isinstance(twin, vit_torch.ViT):
+        return first, twin, f"{subject} against the model given"
+    return first, vit_torch.load(twin), f"{subject} against {twin}"
 
 
 def _weights_of(model: Any, seed: int) -> tuple[State, ViTConfig, str]:
@@ -55,7 +229,8 @@ def _weights_of(model: Any, seed: int) -> tuple[State, ViTConfig, str]:
     path = Path(model) if isinstance(model, str | os.PathLike) else None
     if path is None:
         raise ValueError(
-            f"{type(model).__name__} is neither a twin, a config, a variant's name nor a checkpoint"
+            f"{type(model).__name__} is neither a model, a config, a variant's name nor a "
+            f"checkpoint"
         )
     if path.exists():
         header, state = checkpoint.read(path)

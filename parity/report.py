@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from parity.findings import Diagnosis
+
 LEVELS = ("weights", "outputs", "layers", "gradients", "optimizer", "training")
 """Each level includes those before it."""
 
@@ -46,6 +48,7 @@ class Report:
     curves: dict[str, dict[str, list[float]]] = field(
         default_factory=dict
     )  # dtype -> side -> losses
+    diagnosis: Diagnosis | None = None  # of what failed
     seconds: float = 0.0
     peak_bytes: int = 0  # resident memory of the process
 

@@ -60,7 +60,7 @@ def heads(num_heads: int, *, output: bool = False) -> Op:
 
 
 def fused(part: Op, count: int = 3) -> Op:
-    """`count` JAX arrays, each carried by `part`, to one PyTorch array: the rows one after another."""
+    """`count` JAX arrays, each carried by `part`, to one PyTorch array, row after row."""
     return Op(
         lambda arrays: (np.concatenate(part.to_torch(arrays), axis=0),),
         lambda arrays: part.to_jax(tuple(np.split(arrays[0], count, axis=0))),

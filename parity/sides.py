@@ -7,7 +7,8 @@ Shapes: b images of H x W pixels and c channels, k outputs.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,13 +20,16 @@ from torch import Tensor, nn
 
 import vit_jax.training as jax_training
 import vit_torch.training as torch_training
+from parity.capture import Call, nnx_calls, torch_calls
 from parity.inputs import Batch
 from vit_jax.functional import cast, merge, split
 from vit_spec import OptimConfig
-from vit_spec.layout import to_torch_layout
+from vit_spec.layout import State, to_torch_layout
 from vit_torch.api import to_numpy, to_tensor
 
 Measurements = Iterator[tuple[str, np.ndarray]]
+Prepare = Callable[[np.ndarray], np.ndarray]
+"""A side's own preprocessing: images (b, H, W, c) to what its model takes, channels-last."""
 
 
 class Side(Protocol):
@@ -44,25 +48,28 @@ class JaxSide:
 
     name = "jax"
 
-    def __init__(self, model: Any, dtype: str):
+    def __init__(
+        self, model: Any, dtype: str, prepare: Prepare | None = None, training: Any = jax_training
+    ):
         self.dtype = jnp.dtype(dtype)
         self.model = cast(model, self.dtype)
+        self.prepare, self.training = prepare, training
 
     def outputs(self, images: np.ndarray) -> Measurements:
         """Features and logits."""
-        features, logits = _forward(*split(self.model), self._array(images))
+        features, logits = _forward(*split(self.model), self._images(images))
         yield "features", np.asarray(features)
         yield "logits", np.asarray(logits)
 
     def layers(self, images: np.ndarray) -> Measurements:
         """Every measuring point."""
-        for name, value in self.model.points(self._array(images)):
+        for name, value in self.model.points(self._images(images)):
             yield name, np.asarray(value)
 
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> Measurements:
         """Gradients of sum(outputs * cotangent) for the images and every parameter."""
         of_params, of_images = _backward(
-            *split(self.model), self._array(images), self._array(cotangent)
+            *split(self.model), self._images(images), self._array(cotangent)
         )
         yield "images", np.asarray(of_images)
         yield from _law(of_params).items()
@@ -70,12 +77,32 @@ class JaxSide:
     def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, parameters, moments and moving average."""
         structure, params = split(self.model)
-        state = jax_training.init_state(jax.tree.map(jnp.array, params), config)
+        state = self.training.init_state(jax.tree.map(jnp.array, params), config)
         for batch in batches:
             masks = {site: self._array(mask) for site, mask in batch.masks.items()}
-            images, labels = self._array(batch.images), jnp.asarray(batch.labels)
-            state, metrics = _train_step(structure, config, state, images, labels, masks)
-            yield _train_measurements(metrics, _jax_trees(state))
+            images, labels = self._images(batch.images), jnp.asarray(batch.labels)
+            state, metrics = _train_step(
+                structure, config, self.training, state, images, labels, masks
+            )
+            yield train_measurements(metrics, _jax_trees(state, self.training))
+
+    def calls(self, images: np.ndarray) -> list[Call]:
+        """Every module call of one forward pass, block by block."""
+        options = self.model.options
+        self.model.options = dataclasses.replace(options, scan=False, remat="none")
+        try:
+            with nnx_calls(self.model) as calls:
+                self.model(self._images(images))
+        finally:
+            self.model.options = options
+        return calls
+
+    def state(self) -> State:
+        """The parameters in PyTorch's names and layout."""
+        return _law(split(self.model)[1])
+
+    def _images(self, images: np.ndarray) -> Any:
+        return self._array(images if self.prepare is None else self.prepare(images))
 
     def _array(self, array: np.ndarray) -> Any:
         return jnp.asarray(array, self.dtype)
@@ -98,11 +125,17 @@ def _backward(
     return backward(cotangent)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def _train_step(
-    structure: Any, config: OptimConfig, state: Any, images: Any, labels: Any, masks: Any
+    structure: Any,
+    config: OptimConfig,
+    training: Any,
+    state: Any,
+    images: Any,
+    labels: Any,
+    masks: Any,
 ) -> Any:
-    return jax_training.make_train_step(structure, config)(state, images, labels, masks)
+    return training.make_train_step(structure, config)(state, images, labels, masks)
 
 
 class TorchSide:
@@ -110,10 +143,17 @@ class TorchSide:
 
     name = "torch"
 
-    def __init__(self, model: nn.Module, dtype: str):
+    def __init__(
+        self,
+        model: nn.Module,
+        dtype: str,
+        prepare: Prepare | None = None,
+        training: Any = torch_training,
+    ):
         self.dtype = getattr(torch, dtype)
         self.model: Any = copy.deepcopy(model).to(self.dtype).eval()
         self.device = next(self.model.parameters()).device
+        self.prepare, self.training = prepare, training
 
     @torch.no_grad()
     def outputs(self, images: np.ndarray) -> Measurements:
@@ -141,12 +181,12 @@ class TorchSide:
     def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, parameters, moments and moving average."""
         model = copy.deepcopy(self.model)
-        optimizer = torch_training.make_optimizer(model, config)
-        ema = torch_training.init_ema(model, config)
+        optimizer = self.training.make_optimizer(model, config)
+        ema = self.training.init_ema(model, config)
         for step, batch in enumerate(batches):
             masks = {site: self._tensor(mask) for site, mask in batch.masks.items()}
             labels = torch.from_numpy(batch.labels).to(self.device)
-            metrics = torch_training.train_step(
+            metrics = self.training.train_step(
                 model,
                 optimizer,
                 self._images(batch.images),
@@ -156,33 +196,46 @@ class TorchSide:
                 step=step,
                 ema=ema,
             )
-            first, second = torch_training.moments(model, optimizer)
+            first, second = self.training.moments(model, optimizer)
             trees = {
                 "param": dict(model.named_parameters()),
                 "m": first,
                 "v": second,
                 "ema": ema or {},
             }
-            yield _train_measurements(metrics, trees)
+            yield train_measurements(metrics, trees)
+
+    @torch.no_grad()
+    def calls(self, images: np.ndarray) -> list[Call]:
+        """Every module call of one forward pass."""
+        with torch_calls(self.model) as calls:
+            self.model(self._images(images))
+        return calls
+
+    def state(self) -> State:
+        """The parameters by name."""
+        return {name: to_numpy(p) for name, p in self.model.named_parameters()}
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return to_tensor(array).to(self.device, self.dtype)
 
     def _images(self, images: np.ndarray) -> Tensor:
-        return self._tensor(images).permute(0, 3, 1, 2).contiguous()
+        prepared = images if self.prepare is None else self.prepare(images)
+        return self._tensor(prepared).permute(0, 3, 1, 2).contiguous()
 
 
 def _law(params: dict[str, Any]) -> dict[str, np.ndarray]:
     return to_torch_layout({name: np.asarray(value) for name, value in params.items()})
 
 
-def _jax_trees(state: jax_training.TrainState) -> dict[str, dict[str, Any]]:
-    first, second = jax_training.moments(state)
+def _jax_trees(state: Any, training: Any) -> dict[str, dict[str, Any]]:
+    first, second = training.moments(state)
     trees = {"param": state.params, "m": first, "v": second, "ema": state.ema or {}}
     return {kind: dict(_law(tree)) for kind, tree in trees.items()}
 
 
-def _train_measurements(metrics: dict[str, Any], trees: dict[str, dict[str, Any]]) -> Measurements:
+def train_measurements(metrics: dict[str, Any], trees: dict[str, dict[str, Any]]) -> Measurements:
+    """One training step: metrics, then `param`, `m`, `v` and `ema` with their names."""
     for name in ("loss", "grad_norm", "lr"):
         yield name, _numpy(metrics[name])
     for kind, tree in trees.items():

@@ -13,13 +13,13 @@ from vit_torch.api import to_numpy, to_tensor
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """An input that JAX takes channels-last (b, H, W, c) and PyTorch channels-first (b, c, H, W)."""
+    """An input that JAX takes channels-last and PyTorch channels-first (b, c, H, W)."""
 
     array: np.ndarray  # (b, H, W, c)
 
 
 def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What was given as `inputs`: a tuple or list of arguments, a dict of keywords, or one array."""
+    """Inputs as arguments: a tuple or list of them, a dict of keywords, or one array."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     if isinstance(inputs, tuple | list):

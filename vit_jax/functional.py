@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from vit_jax.options import Options
+
 Params = dict[str, Array]
 
 
@@ -52,7 +54,7 @@ def cast(model: Any, dtype: Any) -> Any:
             node.dtype = jnp.dtype(dtype)
         if hasattr(node, "param_dtype"):
             node.param_dtype = jnp.dtype(dtype)
-        if hasattr(node, "options"):
+        if isinstance(getattr(node, "options", None), Options):
             node.options = dataclasses.replace(node.options, dtype=None, param_dtype=dtype)
     return copy
 

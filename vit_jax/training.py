@@ -39,8 +39,13 @@ def make_schedule(config: OptimConfig) -> optax.Schedule:
     return lambda step: schedule(jnp.asarray(step, int))
 
 
-def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW that decays kernels only, for flat dicts of parameters."""
+def make_optimizer(
+    config: OptimConfig, *, is_decayed: Callable[[str, int], bool] = is_decayed
+) -> optax.GradientTransformation:
+    """Global-norm clipping, then AdamW that decays kernels only, for flat dicts of parameters.
+
+    `is_decayed(name, rank)` says whether weight decay acts on a parameter.
+    """
 
     def decayed(params: Params) -> dict[str, bool]:
         return {name: is_decayed(name, p.ndim) for name, p in params.items()}

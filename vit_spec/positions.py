@@ -41,12 +41,12 @@ def resample_matrix(
     if antialias:
         stretch = max(scale, 1.0)
         distance = (np.arange(source, dtype=np.float64)[None, :] - centres[:, None]) / stretch
-        weights = _cubic(distance, -0.5) if kernel == "bicubic" else _linear(distance)
+        weights = cubic(distance, -0.5) if kernel == "bicubic" else _linear(distance)
         return weights / weights.sum(axis=1, keepdims=True)
     reach = 2 if kernel == "bicubic" else 1
     taps = np.floor(centres)[:, None] + np.arange(1 - reach, 1 + reach)  # (target, 2 * reach)
     distance = taps - centres[:, None]
-    weights = _cubic(distance, -0.75) if kernel == "bicubic" else _linear(distance)
+    weights = cubic(distance, -0.75) if kernel == "bicubic" else _linear(distance)
     matrix = np.zeros((target, source))
     rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
     np.add.at(matrix, (rows, np.clip(taps, 0, source - 1).astype(int)), weights)
@@ -67,7 +67,7 @@ def _linear(x: np.ndarray) -> np.ndarray:
     return np.clip(1 - np.abs(x), 0, None)
 
 
-def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+def cubic(x: np.ndarray, a: float) -> np.ndarray:
     """Keys' cubic convolution kernel (https://doi.org/10.1109/TASSP.1981.1163711)."""
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1

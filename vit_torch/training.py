@@ -3,7 +3,7 @@
 Shapes: b images, k classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,16 @@ Metrics = dict[str, Tensor]
 Params = dict[str, Tensor]
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW that decays kernels only; `train_step` sets the learning rate and clips."""
+def make_optimizer(
+    model: nn.Module,
+    config: OptimConfig,
+    *,
+    is_decayed: Callable[[str, int], bool] = is_decayed,
+) -> torch.optim.AdamW:
+    """AdamW that decays kernels only; `train_step` sets the learning rate and clips.
+
+    `is_decayed(name, rank)` says whether weight decay acts on a parameter.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {

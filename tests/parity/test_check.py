@@ -93,7 +93,12 @@ def test_a_planted_bug_is_caught_and_its_first_place_is_named(pair, bug, level, 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_an_optimizer_that_decays_biases_is_caught_by_the_optimizer_level(tiny, monkeypatch, dtype):
-    monkeypatch.setattr("vit_torch.training.is_decayed", lambda name, rank: True)
+    make = vit_torch.training.make_optimizer
+    monkeypatch.setattr(
+        vit_torch.training,
+        "make_optimizer",
+        lambda model, config: make(model, config, is_decayed=lambda name, rank: True),
+    )
     report = parity.check(tiny, level="optimizer", dtype=dtype)
     assert {gap.level for gap in report.failures} == {"optimizer"}
 

@@ -1,0 +1,151 @@
+"""Any PyTorch model as a side of a check: a module, or a function. Twin: `parity/any_jax.py`."""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import vit_torch.training as training
+from parity.capture import Call, torch_calls
+from parity.feeds import AnyBatch
+from parity.sides import Measurements, train_measurements
+from parity.structures import Image, arguments, is_float, named, replaced
+from vit_spec import OptimConfig, learning_rate
+from vit_spec.layout import State
+from vit_torch.api import to_numpy, to_tensor
+
+
+class AnyTorch:
+    """A `torch.nn.Module` in evaluation mode, or a function of tensors, in one dtype."""
+
+    name = "torch"
+
+    def __init__(self, model: Any, dtype: str):
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.model: Any = model
+        self.device = torch.device("cpu")
+        if isinstance(model, nn.Module):
+            self.model = copy.deepcopy(model).to(self.dtype).eval()
+            self.device = next((p.device for p in self.model.parameters()), self.device)
+
+    def state(self) -> State:
+        """Parameters and buffers of floating type by name."""
+        return {name: to_numpy(t) for name, t in self._tensors().items()}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """What is trained, by name."""
+        return dict(self.model.named_parameters()) if isinstance(self.model, nn.Module) else {}
+
+    @torch.no_grad()
+    def outputs(self, given: Any) -> Measurements:
+        """Every output by its place in the structure."""
+        args, kwargs = self._arguments(given)
+        for name, value in named(self.model(*args, **kwargs), "output"):
+            yield name, to_numpy(value)
+
+    def layers(self, given: Any) -> Measurements:
+        """The output of every module that was called, as they finished."""
+        for call in self.calls(given):
+            for name, value in named(call.output, call.path or "output"):
+                yield name, to_numpy(value)
+
+    def gradients(self, given: Any, cotangent: Mapping[str, np.ndarray]) -> Measurements:
+        """Gradients of sum(outputs * cotangent) for floating-point inputs and every parameter."""
+        leaves: list[Tensor] = []
+        images: list[bool] = []
+
+        def leaf(value: Any) -> Any:
+            leaves.append(self._leaf(value))
+            images.append(isinstance(value, Image))
+            return leaves[-1].requires_grad_() if is_float(leaves[-1]) else leaves[-1]
+
+        args, kwargs = arguments(replaced(given, leaf))
+        self._zero_grad()
+        outputs = dict(named(self.model(*args, **kwargs), "output"))
+        pull = [to_tensor(g).to(self.device, self.dtype) for g in cotangent.values()]
+        torch.autograd.backward([outputs[name] for name in cotangent], pull)
+        for i, (tensor, image) in enumerate(zip(leaves, images, strict=True)):
+            if is_float(tensor):
+                grad: Any = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+                yield f"input {i}", to_numpy(grad.permute(0, 2, 3, 1) if image else grad)
+        for name, parameter in self.parameters().items():
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            yield name, to_numpy(grad)
+        self._zero_grad()
+
+    def train(self, config: OptimConfig, batches: Iterable[AnyBatch]) -> Iterator[Measurements]:
+        """One stream a step: loss, gradient norm, rate, parameters, moments and average."""
+        model = copy.deepcopy(self.model)
+        optimizer = training.make_optimizer(model, config)
+        ema = training.init_ema(model, config)
+        for step, batch in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            optimizer.zero_grad(set_to_none=False)
+            args, kwargs = self._arguments(batch.inputs)
+            outputs = dict(named(model(*args, **kwargs), "output"))
+            targets = {name: to_tensor(t).to(self.device) for name, t in batch.targets.items()}
+            value = loss(outputs, targets, config)
+            value.backward()
+            grads = []
+            for parameter in model.parameters():  # Optax updates what got no gradient as well
+                parameter.grad = (
+                    torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                )
+                grads.append(parameter.grad)
+            norm = training.clip_gradients(grads, config.clip_norm)
+            optimizer.step()
+            training.average(ema, model, config)
+            metrics = {
+                "loss": value,
+                "grad_norm": norm,
+                "lr": torch.tensor(learning_rate(config, step), dtype=torch.float64),
+            }
+            first, second = training.moments(model, optimizer)
+            params = dict(model.named_parameters())
+            trees = {"param": params, "m": first, "v": second, "ema": ema or {}}
+            yield train_measurements(metrics, trees)
+
+    def calls(self, given: Any) -> list[Call]:
+        """Every module call of one forward pass."""
+        args, kwargs = self._arguments(given)
+        with torch.no_grad():
+            if isinstance(self.model, nn.Module):
+                with torch_calls(self.model) as calls:
+                    self.model(*args, **kwargs)
+                return calls
+            return [Call("", None, args, kwargs, self.model(*args, **kwargs))]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        if not isinstance(self.model, nn.Module):
+            return {}
+        buffers = {name: b for name, b in self.model.named_buffers() if b.is_floating_point()}
+        return {**self.parameters(), **buffers}
+
+    def _zero_grad(self) -> None:
+        if isinstance(self.model, nn.Module):
+            self.model.zero_grad(set_to_none=True)
+
+    def _arguments(self, given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return arguments(replaced(given, self._leaf))
+
+    def _leaf(self, value: Any) -> Tensor:
+        tensor = to_tensor(value.array if isinstance(value, Image) else value).to(self.device)
+        tensor = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        return tensor.permute(0, 3, 1, 2).contiguous() if isinstance(value, Image) else tensor
+
+
+def loss(
+    outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], config: OptimConfig
+) -> Tensor:
+    """Cross-entropy where targets are classes, otherwise half the mean square difference."""
+    parts = [
+        0.5 * (outputs[name] - target).square().mean()
+        if target.is_floating_point()
+        else training.loss_fn(outputs[name], target, label_smoothing=config.label_smoothing)
+        for name, target in targets.items()
+    ]
+    return torch.stack(parts).sum()

@@ -1,0 +1,228 @@
+"""`explain_pair`: localise what differs between two models, and name the causes that explain it."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from parity.diagnosis import functions
+from parity.diagnosis.embedding import of_images, of_tokens
+from parity.diagnosis.localize import Localizer
+from parity.diagnosis.modules import of_modules
+from parity.diagnosis.segments import Identified, Segment, identify
+from parity.diagnosis.trace import Trace, gap_of, make_trace
+from parity.diagnosis.training import explain_training
+from parity.diagnosis.vision import of_attention, of_pooling, of_residuals
+from parity.diagnosis.weights import of_weights
+from parity.findings import Attempt, Cause, Diagnosis
+from parity.report import LEVELS
+from parity.structures import tensor
+from parity.tolerance import proof_bound
+
+DTYPE = "float64"
+
+
+def explain_pair(pair: Any, *, level: str = "training", steps: int = 20) -> Diagnosis:
+    """Diagnoses a pair in float64, up to `level`, under `parity.precision.exact`."""
+    return _Explanation(pair, level, steps).run()
+
+
+class _Explanation:
+    """One diagnosis, collected step by step."""
+
+    def __init__(self, pair: Any, level: str, steps: int):
+        self.pair, self.steps = pair, steps
+        self.depth_of_level = LEVELS.index(level)
+        self.bound = proof_bound(pair.depth)
+        self.config = getattr(pair, "config", None)
+        self.causes: list[Cause] = []
+        self.unexplained: list[str] = []
+        self.attempts: list[Attempt] = []
+        self.notes: list[str] = []
+        self.location: Any = None
+
+    def run(self) -> Diagnosis:
+        self._weights()
+        jax, torch = self.pair.sides(DTYPE)
+        sets = self.pair.feed.sets(DTYPE)
+        if self.depth_of_level > 0 and not self._random(jax, torch, sets):
+            for given in sets.values():
+                self._passes(jax, torch, given)
+            if not self.causes and not self.unexplained:
+                self._functions(jax, torch, sets)
+            if self.depth_of_level >= LEVELS.index("optimizer") and self.config is not None:
+                self._training(jax, torch)
+        return Diagnosis(
+            location=self.location,
+            causes=tuple(_merged(self.causes)),
+            unexplained=tuple(dict.fromkeys(self.unexplained)),
+            ruled_out=tuple(self.attempts),
+            notes=tuple(self.notes),
+        )
+
+    def _weights(self) -> None:
+        ours, theirs, _ = self.pair.states()
+        grid = None if self.config is None else self.config.grid
+        states = ({name: tensor(a) for name, a in state.items()} for state in (ours, theirs))
+        for found in of_weights(*states, grid):
+            if isinstance(found, Cause):
+                self.causes.append(found)
+            else:
+                self.unexplained.append(found.place)
+                self.attempts.append(found)
+
+    def _random(self, jax: Any, torch: Any, sets: dict[str, Any]) -> bool:
+        """Whether a side gives two answers to one question; nothing else can be told then."""
+        given = next(iter(sets.values()))
+        found = False
+        for side, name in ((jax, "JAX"), (torch, "PyTorch")):
+            first, second = (dict(side.outputs(given)) for _ in range(2))
+            gap = max(gap_of(tensor(first[n]), tensor(second[n])) for n in first)
+            if gap <= self.bound or gap == float("inf"):
+                continue  # NaN is not random
+            found = True
+            traces = [make_trace(side.name, side.calls(given), {}) for _ in range(2)]
+            place = next(
+                (p for p, e in traces[0].events.items()
+                 if gap_of(e.output, traces[1].events[p].output) > self.bound), "the model"
+            )  # fmt: skip
+            texts = {"JAX": "none", "PyTorch": "none", name: "dropout or the like is still active"}
+            self.causes.append(
+                Cause(
+                    place=place or "the model",
+                    what="randomness in evaluation",
+                    jax=texts["JAX"],
+                    torch=texts["PyTorch"],
+                    gap=gap,
+                    residual=0.0,
+                    places=(place or "the model",),
+                )
+            )
+            self.notes.append(
+                f"two passes of {name} with the same input differ by {gap:.1e}: switch that off "
+                f"and check again, it hides everything else"
+            )
+        return found
+
+    def _passes(self, jax: Any, torch: Any, given: Any) -> None:
+        """One forward pass of each side, part by part."""
+        images = given if isinstance(given, np.ndarray) else None
+        names = getattr(self.pair, "names", None)
+        ours = make_trace(
+            "jax", jax.calls(given), jax.state(), names.point if names else lambda p: p, images
+        )
+        theirs = make_trace("torch", torch.calls(given), torch.state(), images=images)
+        localizer = Localizer(ours, theirs, self.bound, getattr(jax, "variables", None))
+        location = localizer.locate()
+        self.location = self.location or location
+        before = len(self.causes) + len(self.unexplained)
+        for a, b in _paired(self._segments(ours, theirs), self._segments(theirs, ours)):
+            self._compare(identify(a, self.bound), identify(b, self.bound), localizer)
+        found = len(self.causes) + len(self.unexplained) - before
+        if location and location.culprit and not found and not self.causes:
+            self.unexplained.append(location.culprit)
+
+    def _segments(self, trace: Trace, partner: Trace) -> Iterator[Segment]:
+        c = self.config
+        eps = 1e-6 if c is None else c.norm_eps
+        yield from of_images(trace, raw=getattr(self.pair.feed, "raw", False))
+        if c is not None:
+            yield from of_tokens(trace, c)
+        yield from of_modules(trace, partner)
+        yield from of_attention(trace, None if c is None else c.num_heads)
+        yield from of_residuals(trace)
+        prefix = int("cls_token" in trace.state) if c is None else c.num_prefix_tokens
+        yield from of_pooling(trace, prefix, eps, "" if c is None else c.pool)
+
+    def _compare(self, ours: Identified, theirs: Identified, localizer: Localizer) -> None:
+        place = ours.segment.place
+        if ours.settings is None or theirs.settings is None:
+            optional = ours.segment.optional
+            if (ours.settings is None) == (theirs.settings is None):
+                module = place.partition(" ")[0]
+                own = localizer.own_gap(module) if module in localizer.paths else None
+                if optional or own is None or own <= self.bound:
+                    return  # neither side is of a known form, and they agree
+            self.unexplained.append(place)
+            for found in (ours, theirs):
+                side = "JAX" if found is ours else "PyTorch"
+                for settings, residual in found.attempts:
+                    text = ", ".join(f"{k} {v}" for k, v in settings.items())
+                    self.attempts.append(
+                        Attempt(place=place, hypothesis=f"{side}: {text}", residual=residual)
+                    )
+            return
+        for what in dict.fromkeys([*ours.settings, *theirs.settings]):
+            a = ours.settings.get(what, "float64")
+            b = theirs.settings.get(what, "float64")
+            if a != b:
+                self.causes.append(
+                    Cause(
+                        place=place,
+                        what=what,
+                        jax=a,
+                        torch=b,
+                        gap=self._effect(ours, theirs, localizer),
+                        residual=min(ours.residual, theirs.residual)
+                        if what in ("arithmetic", "products")
+                        else max(ours.residual, theirs.residual),
+                        places=(place,),
+                    )
+                )
+
+    def _effect(self, ours: Identified, theirs: Identified, localizer: Localizer) -> float:
+        """How much the difference in settings changes what JAX made of its input."""
+        settings = {**(ours.settings or {}), **(theirs.settings or {})}
+        effect = gap_of(ours.segment.predict(settings), ours.segment.target)
+        own = localizer.own_gap(place) if (place := ours.segment.place) in localizer.paths else None
+        return max(effect, own or 0.0)
+
+    def _functions(self, jax: Any, torch: Any, sets: dict[str, Any]) -> None:
+        """Models without modules in common: only inputs and outputs are seen."""
+        for given in sets.values():
+            causes, attempts, differs = functions.explain(jax, torch, given, self.bound)
+            self.causes += causes
+            if differs and not causes:
+                self.unexplained.append("output")
+                self.attempts += attempts
+
+    def _training(self, jax: Any, torch: Any) -> None:
+        causes, unexplained, attempts = explain_training(
+            self.pair, jax, torch, self.steps, self.bound
+        )
+        known = bool(self.causes or self.unexplained)
+        self.causes += causes
+        if not known:  # a wrong forward pass explains a wrong gradient
+            self.unexplained += unexplained
+            self.attempts += attempts
+
+
+def _paired(
+    ours: Iterable[Segment], theirs: Iterable[Segment]
+) -> Iterator[tuple[Segment, Segment]]:
+    """Segments of both sides at the same place with the same purpose."""
+    by_key: dict[tuple[str, str], Segment] = {}
+    for segment in theirs:
+        by_key[segment.place, next(iter(segment.knobs))] = segment
+    for segment in ours:
+        partner = by_key.get((segment.place, next(iter(segment.knobs))))
+        if partner is not None:
+            yield segment, partner
+
+
+def _merged(causes: list[Cause]) -> Iterator[Cause]:
+    """One cause for all places that differ in the same way, numbers of blocks apart."""
+
+    groups: dict[tuple[str, ...], list[Cause]] = {}
+    for cause in causes:
+        key = (re.sub(r"\d+", "#", cause.place), cause.what, cause.jax, cause.torch)
+        groups.setdefault(key, []).append(cause)
+    for members in groups.values():
+        yield replace(
+            members[0],
+            gap=max(c.gap for c in members),
+            residual=max(c.residual for c in members),
+            places=tuple(dict.fromkeys(c.place for c in members)),
+        )

@@ -1,0 +1,203 @@
+"""Formulas before the first block: preprocessing of images, tokens, positions and their resampling.
+
+Shapes: b images of H x W pixels and c channels, t tokens, d width, (r, s) the grid of patches.
+"""
+
+import itertools
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parity.diagnosis.segments import Segment, Settings
+from parity.diagnosis.trace import Trace
+from vit_spec import ViTConfig
+from vit_spec.positions import cubic, sincos2d
+
+KERNELS = ("bicubic, a = -0.5", "bicubic, a = -0.75", "bilinear", "nearest")
+EDGES = ("renormalised", "clamped")
+CORNERS = ("half-pixel", "aligned")
+STATISTICS = {
+    "none": ((0.0,) * 3, (1.0,) * 3),
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "0.5 and 0.5": ((0.5,) * 3, (0.5,) * 3),
+    "CLIP": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "ImageNet mean only": ((0.485, 0.456, 0.406), (1.0,) * 3),
+}
+
+
+def of_images(trace: Trace, raw: bool) -> Iterator[Segment]:
+    """From the images as given to the first convolution: what a side's preprocessing does."""
+    event = trace.events.get("patch_embed.proj")
+    if event is None or event.input is None or trace.images is None:
+        return
+    images, target = trace.images, event.input.permute(0, 2, 3, 1)
+    knobs: dict[str, tuple[str, ...]] = {
+        "channels": ("in order", "reversed (RGB/BGR)"),
+        "axes": ("as given", "height and width swapped", "mirrored", "upside down"),
+    }
+    if raw:
+        knobs["range"] = ("0 to 1", "0 to 255", "-1 to 1")
+        knobs["mean and std"] = tuple(STATISTICS)
+        knobs["order of mean and std"] = ("as the channels", "reversed (RGB/BGR)")
+
+    def predict(settings: Settings) -> Tensor | None:
+        x = images.flip(-1) if settings["channels"] != "in order" else images
+        axes = settings["axes"]
+        x = x.transpose(1, 2) if axes == "height and width swapped" else x
+        x = x.flip(2) if axes == "mirrored" else x.flip(1) if axes == "upside down" else x
+        if not raw:
+            return x
+        x = {"0 to 1": x / 255, "0 to 255": x, "-1 to 1": x / 127.5 - 1}[settings["range"]]
+        mean, std = (torch.tensor(v, dtype=torch.float64)
+                     for v in STATISTICS[settings["mean and std"]])  # fmt: skip
+        if x.shape[-1] != 3:
+            mean, std = mean[:1], std[:1]
+        if settings["order of mean and std"] != "as the channels":
+            mean, std = mean.flip(0), std.flip(0)
+        return (x - mean) / std
+
+    yield Segment("images", target, knobs, predict)
+
+
+def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
+    """From the patch convolution to the first block."""
+    conv, first = trace.events.get("patch_embed.proj"), trace.events.get("blocks.0.norm1")
+    if conv is None or first is None or conv.output is None or first.input is None:
+        return
+    patches, target = conv.output, first.input  # (b, d, r, s), (b, t, d)
+    grid = (patches.shape[2], patches.shape[3])
+    cls, registers = trace.state.get("cls_token"), trace.state.get("reg_token")
+    table = trace.state.get("pos_embed")
+    resampled = table is not None and grid != config.grid
+    own = table is not None and cls is not None and config.class_token_position
+    knobs: dict[str, tuple[str, ...]] = {
+        "position embedding": ("added", "left out", "rows and columns swapped", "upside down"),
+        "patches": ("row by row", "column by column"),
+        "order of tokens": _orders(cls is not None, registers is not None),
+    }
+    if own:
+        knobs["position of the class token"] = (
+            "the first row", "the last row", "left out"
+        )  # fmt: skip
+    if registers is not None and registers.shape[1] > 1:
+        knobs["registers"] = ("in order", "reversed")
+    if resampled:
+        usual = _usual(config)
+        knobs["resampling kernel"] = _first(usual[0], KERNELS)
+        knobs["resampling antialias"] = _first(usual[1], ("on", "off"))
+        knobs["resampling edges"] = _first(usual[2], EDGES)
+        knobs["resampling corners"] = CORNERS
+    if table is None:
+        knobs["sine-cosine table"] = _first(
+            "frequencies to width/4" if config.pos_embed == "sincos2d_mae" else
+            "frequencies to width/4 - 1",
+            ("frequencies to width/4 - 1", "frequencies to width/4"),
+        )  # fmt: skip
+        knobs["sine-cosine axes"] = ("x before y", "y before x")
+
+    def predict(settings: Settings) -> Tensor | None:
+        if table is None:
+            prefix, positions = None, _fixed(grid, patches.shape[1], settings)
+        else:
+            found = _learned(table, config.grid, grid, own, settings)
+            if found is None:
+                return None
+            prefix, positions = found
+        x, form = patches.permute(0, 2, 3, 1), settings["position embedding"]
+        if form == "rows and columns swapped":
+            positions = positions.transpose(0, 1).reshape(*grid, -1)
+        elif form == "upside down":
+            positions = positions.flip(0, 1)
+        x = x if form == "left out" else x + positions
+        if settings["patches"] == "column by column":
+            x = x.transpose(1, 2)
+        b = len(x)
+        parts = {"patches": x.reshape(b, -1, x.shape[-1])}
+        if cls is not None:
+            left_out = "left out" in (form, settings.get("position of the class token"))
+            added = cls if prefix is None or left_out else cls + prefix
+            parts["class"] = added.expand(b, -1, -1)
+        if registers is not None:
+            reverse = settings.get("registers") == "reversed"
+            parts["registers"] = (registers.flip(1) if reverse else registers).expand(b, -1, -1)
+        return torch.cat([parts[name] for name in settings["order of tokens"].split(", ")], dim=1)
+
+    yield Segment("embed", target, knobs, predict)
+
+
+def _learned(
+    table: Tensor, native: tuple[int, int], grid: tuple[int, int], own: bool, settings: Settings
+) -> tuple[Tensor | None, Tensor] | None:
+    """Positions of the class token and of the patches (r, s, d)."""
+    prefix = None
+    if own and settings["position of the class token"] == "the last row":
+        prefix, table = table[:, -1:], table[:, :-1]
+    elif own:
+        prefix, table = table[:, :1], table[:, 1:]
+    if table.shape[1] != native[0] * native[1]:
+        return None
+    table = table.reshape(*native, -1)
+    if grid == native:
+        return prefix, table
+    key = tuple(settings[f"resampling {x}"] for x in ("kernel", "antialias", "edges", "corners"))
+    rows, columns = (_matrix(a, b, *key) for a, b in zip(native, grid, strict=True))
+    return prefix, torch.einsum("rh,cw,hwd->rcd", rows, columns, table)
+
+
+@lru_cache(maxsize=512)
+def _matrix(
+    source: int, target: int, kernel: str, antialias: str, edges: str, corners: str
+) -> Tensor:
+    """The matrix (target, source) of one axis for any combination of conventions."""
+    scale = source / target
+    centres = (np.arange(target) + 0.5) * scale - 0.5
+    if corners == "aligned":
+        centres = np.arange(target) * ((source - 1) / max(1, target - 1))
+    stretch = max(scale, 1.0) if antialias == "on" else 1.0
+    if kernel == "nearest":
+        taps = np.clip(np.floor((np.arange(target) + 0.5) * scale), 0, source - 1).astype(int)
+        return torch.from_numpy(np.eye(source)[taps])
+    reach = int(np.ceil((1 if kernel == "bilinear" else 2) * stretch)) + 1
+    taps = np.floor(centres)[:, None] + np.arange(-reach, reach + 1)
+    distance = (taps - centres[:, None]) / stretch
+    if kernel == "bilinear":
+        weights = np.clip(1 - np.abs(distance), 0, None)
+    else:
+        weights = cubic(distance, float(kernel.split("= ")[1]))
+    inside = (taps >= 0) & (taps < source)
+    if edges == "renormalised":
+        weights = weights * inside
+    weights = weights / weights.sum(1, keepdims=True)
+    matrix = np.zeros((target, source))
+    rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
+    np.add.at(matrix, (rows, np.clip(taps, 0, source - 1).astype(int)), weights)
+    return torch.from_numpy(matrix)
+
+
+def _fixed(grid: tuple[int, int], width: int, settings: Settings) -> Tensor:
+    mae = settings["sine-cosine table"] == "frequencies to width/4"
+    table = torch.from_numpy(sincos2d(grid, width, mae=mae))
+    if settings["sine-cosine axes"] == "y before x":
+        table = torch.cat([table[:, width // 2 :], table[:, : width // 2]], dim=1)
+    return table.reshape(*grid, width)
+
+
+def _usual(config: ViTConfig) -> tuple[str, str, str]:
+    if config.pos_embed_interpolation == "bilinear":
+        kernel = "bilinear"
+    else:
+        kernel = KERNELS[0] if config.pos_embed_antialias else KERNELS[1]
+    on = config.pos_embed_antialias
+    return kernel, "on" if on else "off", EDGES[0] if on else EDGES[1]
+
+
+def _first(usual: str, forms: tuple[str, ...]) -> tuple[str, ...]:
+    return (usual, *(form for form in forms if form != usual))
+
+
+def _orders(cls: bool, registers: bool) -> tuple[str, ...]:
+    present = [*(["class"] if cls else []), *(["registers"] if registers else []), "patches"]
+    return tuple(", ".join(order) for order in itertools.permutations(present))

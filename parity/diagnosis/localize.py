@@ -1,0 +1,136 @@
+"""The first measuring point that differs, and the smallest module that differs by itself."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+from torch import Tensor
+
+from parity.diagnosis.trace import IMAGE_MODULES, Event, Trace, gap_of
+from parity.findings import Location
+from parity.structures import is_float, named, numpy, tensor
+
+
+class Localizer:
+    """Both sides of one pass. Gaps of modules fed the same input are computed when asked for."""
+
+    def __init__(self, jax: Trace, torch: Trace, bound: float, variables: Any = None):
+        self.jax, self.torch, self.bound = jax, torch, bound
+        self.variables = variables  # of a Linen model, for calling its modules again
+        self.known: dict[str, float | None] = {}
+        self.paths = [path for path in torch.events if path in jax.events]
+
+    def locate(self) -> Location | None:
+        """Where the passes first differ; None if no shared measuring point does."""
+        first, gap = next(
+            ((path, gap) for path in self.paths if (gap := self.gap(path)) > self.bound), ("", 0.0)
+        )
+        if gap <= self.bound:
+            return None
+        culprit, sound = self._descend("")
+        own = None if culprit is None else self.own_gap(culprit)
+        return Location(
+            first=first or "output",
+            gap=gap,
+            bound=self.bound,
+            culprit="" if culprit is None else culprit or "the model",
+            own_gap=own or 0.0,
+            sound=sound,
+        )
+
+    def gap(self, path: str) -> float:
+        """The gap of a module's output in the pass as it was."""
+        ours, theirs = self.jax.events[path].output, self.torch.events[path].output
+        return gap_of(_like(ours, theirs), theirs)
+
+    def own_gap(self, path: str) -> float | None:
+        """The gap of a module's output when JAX's gets PyTorch's input; None if it cannot."""
+        if path not in self.known:
+            self.known[path] = self.gap("") if path == "" else self._call_again(path)
+        return self.known[path]
+
+    def differs(self, path: str) -> bool:
+        """Whether a module differs by itself."""
+        own = self.own_gap(path)
+        return own is not None and own > self.bound
+
+    def _descend(self, path: str) -> tuple[str | None, tuple[str, ...]]:
+        parts = [p for p in self.paths if p and self._parent(p) == path]
+        for part in parts:
+            if self.differs(part):
+                return self._descend(part)
+        sound = tuple(p for p in parts if self.own_gap(p) is not None)
+        if path in self.paths and self.differs(path):
+            return path, sound
+        return (path if "" in self.paths else None), sound
+
+    def _parent(self, path: str) -> str:
+        """The nearest module around `path` that was called on both sides."""
+        while path:
+            path = path.rpartition(".")[0]
+            if path in self.torch.events and path in self.jax.events:
+                return path
+        return ""
+
+    def _call_again(self, path: str) -> float | None:
+        ours, theirs = self.jax.events[path], self.torch.events[path]
+        try:
+            output = self._run(ours, _arguments(ours, theirs))
+        except Exception:  # the module takes other arguments than its twin, or needs its parent
+            return None
+        if output is None:
+            return None
+        theirs_out = theirs.output
+        return gap_of(_like(_standard(output, ours), theirs_out), theirs_out)
+
+    def _run(self, event: Event, args: tuple[Any, ...]) -> Any:
+        module = event.module
+        if isinstance(module, linen.Module):
+            variables = self.variables
+            for part in event.call.path.split("."):
+                variables = {kind: tree.get(part, {}) for kind, tree in variables.items()}
+            output = module.clone(parent=None, name=None).apply(variables, *args)
+        else:
+            output = module(*args, **event.call.kwargs)
+        return next((v for _, v in named(output, "")), None)
+
+
+def _arguments(ours: Event, theirs: Event) -> tuple[Any, ...]:
+    """JAX's arguments with PyTorch's arrays in their places."""
+    given = [v for v in theirs.call.args if hasattr(v, "shape") and is_float(v)]
+    wanted = [v for v in ours.call.args if hasattr(v, "shape") and is_float(v)]
+    if len(given) != len(wanted):
+        raise ValueError("the two modules take different arguments")
+    arrays = iter(given)
+    return tuple(
+        _fitting(numpy(next(arrays)), v, ours.kind) if hasattr(v, "shape") and is_float(v) else v
+        for v in ours.call.args
+    )
+
+
+def _fitting(array: np.ndarray, like: Any, kind: str) -> Any:
+    """An array in the layout of `like`: channels last where images differ so."""
+    if array.ndim == 4:
+        moved = np.moveaxis(array, 1, -1)
+        images = kind.startswith(IMAGE_MODULES) or array.shape != like.shape
+        if images and moved.shape == like.shape:
+            array = moved
+    if array.shape != like.shape:
+        raise ValueError(f"shapes {array.shape} and {like.shape} do not fit")
+    return jnp.asarray(array, like.dtype)
+
+
+def _standard(output: Any, event: Event) -> Tensor:
+    array = numpy(output)
+    if array.ndim == 4 and event.kind.startswith(IMAGE_MODULES):
+        array = np.moveaxis(array, -1, 1)
+    return tensor(array)
+
+
+def _like(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+    """JAX's array in PyTorch's layout, if the shapes say that it is channels-last."""
+    if ours is None or theirs is None or ours.shape == theirs.shape or ours.ndim != 4:
+        return ours
+    moved = ours.permute(0, 3, 1, 2)
+    return moved if moved.shape == theirs.shape else ours

@@ -1,0 +1,93 @@
+"""One part of a network with a known formula, and the search for the behaviour that it shows."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from parity.diagnosis.trace import gap_of
+
+Settings = Mapping[str, str]
+BUDGET = 3000
+"""Combinations that are tried at most for one part."""
+COARSE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Arithmetic that a part may have used in place of float64."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one side made of an input, and the formula that should explain it."""
+
+    place: str
+    target: Tensor
+    knobs: dict[str, tuple[str, ...]]  # behaviour -> its known forms, the usual one first
+    predict: Callable[[Settings], Tensor | None]
+    told: dict[str, str] = field(default_factory=dict)  # behaviours found by other means
+    optional: bool = False  # a guess at the structure, whose failure says nothing
+
+
+@dataclass(frozen=True)
+class Identified:
+    """The outcome of a search."""
+
+    segment: Segment
+    settings: dict[str, str] | None  # None: nothing fits
+    residual: float
+    attempts: tuple[tuple[dict[str, str], float], ...] = ()  # what was tried, nearest first
+
+
+def identify(segment: Segment, bound: float) -> Identified:
+    """The forms of all behaviours that reproduce the target: as few unusual ones as possible."""
+    attempts: list[tuple[dict[str, str], float]] = []
+    tried = 0
+    for unusual in range(len(segment.knobs) + 1):
+        found: list[tuple[dict[str, str], float]] = []
+        for settings in _combinations(segment.knobs, unusual):
+            tried += 1
+            if tried > BUDGET:
+                break
+            residual = gap_of(segment.predict(settings), segment.target)
+            attempts.append((settings, residual))
+            if residual <= _limit(segment, settings, bound):
+                found.append((settings, residual))
+        if found:
+            settings, residual = min(found, key=lambda pair: pair[1])
+            return Identified(segment, {**settings, **segment.told}, residual)
+        if unusual == 0:
+            coarse = _coarse(segment, attempts[0])
+            if coarse:
+                return coarse
+    attempts.sort(key=lambda pair: pair[1])
+    return Identified(segment, None, attempts[0][1], tuple(attempts[:5]))
+
+
+def _combinations(knobs: dict[str, tuple[str, ...]], unusual: int) -> Iterator[dict[str, str]]:
+    usual = {name: forms[0] for name, forms in knobs.items()}
+    for names in itertools.combinations(knobs, unusual):
+        for forms in itertools.product(*(knobs[name][1:] for name in names)):
+            yield {**usual, **dict(zip(names, forms, strict=True))}
+
+
+def _coarse(segment: Segment, usual: tuple[dict[str, str], float]) -> Identified | None:
+    """The usual form in coarser arithmetic, told by values that float64 would hardly produce."""
+    settings, residual = usual
+    for name, dtype in reversed(COARSE.items()):
+        limit = 64 * torch.finfo(dtype).eps
+        if residual <= limit and _representable(segment.target, dtype):
+            told = {**settings, **segment.told, "arithmetic": name}
+            return Identified(segment, told, residual)
+    return None
+
+
+def _limit(segment: Segment, settings: Settings, bound: float) -> float:
+    """Hardware adds up rounded products in float32."""
+    rounded = settings.get("products", "exact") != "exact"
+    if rounded and _representable(segment.target, torch.float32):
+        return 64 * torch.finfo(torch.float32).eps
+    return bound
+
+
+def _representable(values: Tensor, dtype: torch.dtype) -> bool:
+    return bool((values.to(dtype).to(values.dtype) == values).all())

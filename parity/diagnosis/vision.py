@@ -1,0 +1,162 @@
+"""Formulas of a Vision Transformer between its layers, where modules have timm's names.
+
+Attention, residual branches, tokens and positions, pooling; for each side from its own inputs.
+
+Shapes: b images, t tokens, d width, h heads of k channels, (r, c) the grid of patches.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from parity.diagnosis.segments import Segment, Settings
+from parity.diagnosis.trace import Trace
+
+LAYOUTS = ("(3, heads, channels)", "(heads, 3, channels)", "(heads, channels, 3)")
+SCALES = ("1 / sqrt(head channels)", "1 / sqrt(width)", "none", "1 / head channels")
+ORDERS = tuple(", ".join(order) for order in itertools.permutations(("query", "key", "value")))
+
+
+def of_attention(trace: Trace, num_heads: int | None) -> Iterator[Segment]:
+    """Between `qkv` and `proj` of every attention."""
+    for path, event in trace.events.items():
+        if not path.endswith("qkv") or event.output is None:
+            continue
+        parent = path.removesuffix("qkv")
+        proj = trace.events.get(f"{parent}proj")
+        if proj is None or proj.input is None:
+            continue
+        qkv, width = event.output, proj.input.shape[-1]
+        norms = [trace.events.get(f"{parent}{x}_norm") for x in "qk"]
+        normed = [e.output for e in norms if e is not None and e.output is not None]
+        usual = [num_heads] if num_heads else []
+        divisors = [h for h in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if width % h == 0]
+        knobs: dict[str, tuple[str, ...]] = {
+            "order in qkv": ORDERS,
+            "layout of qkv": LAYOUTS,
+            "heads": tuple(str(h) for h in dict.fromkeys([*usual, *divisors])),
+            "scale": SCALES,
+        }
+        if f"{parent}q_norm.weight" in trace.state:
+            knobs["norm of query and key"] = ("applied", "left out")[len(normed) < 2 :]
+
+        def predict(
+            settings: Settings, qkv: Tensor = qkv, width: int = width, normed: list = normed
+        ) -> Tensor | None:
+            return _attend(qkv, width, normed, settings)
+
+        yield Segment(parent.rstrip("."), proj.input, knobs, predict)
+
+
+def _attend(qkv: Tensor, width: int, normed: list[Tensor], settings: Settings) -> Tensor | None:
+    b, t, _ = qkv.shape
+    h = int(settings["heads"])
+    k = width // h
+    layout = settings["layout of qkv"]
+    if layout == LAYOUTS[0]:
+        parts = qkv.reshape(b, t, 3, h, k).permute(2, 0, 3, 1, 4)
+    elif layout == LAYOUTS[1]:
+        parts = qkv.reshape(b, t, h, 3, k).permute(3, 0, 2, 1, 4)
+    else:
+        parts = qkv.reshape(b, t, h, k, 3).permute(4, 0, 2, 1, 3)
+    named = dict(zip(settings["order in qkv"].split(", "), parts, strict=True))
+    q, key, v = named["query"], named["key"], named["value"]
+    if settings.get("norm of query and key") == "applied":
+        if normed[0].shape != q.shape:
+            return None
+        q, key = normed
+    scale = (k**-0.5, width**-0.5, 1.0, 1.0 / k)[SCALES.index(settings["scale"])]
+    weights = ((q @ key.mT) * scale).softmax(-1)
+    return (weights @ v).transpose(1, 2).reshape(b, t, width)
+
+
+def of_residuals(trace: Trace) -> Iterator[Segment]:
+    """Both branches of every block with `norm1`, `attn`, `norm2`, `mlp`."""
+    for path in [p.removesuffix(".norm1") for p in trace.events if p.endswith(".norm1")]:
+        events = [trace.events.get(f"{path}.{part}") for part in ("norm1", "attn", "norm2", "mlp")]
+        block = trace.events.get(path)
+        if block is None or any(e is None for e in events):
+            continue
+        x, attn, middle, mlp = events
+        yield from _branch(trace, path, "1", "attn", x.input, attn.output, middle.input)  # type: ignore
+        yield from _branch(trace, path, "2", "mlp", middle.input, mlp.output, block.output)  # type: ignore
+
+
+def _branch(
+    trace: Trace, path: str, number: str, name: str, x: Tensor, y: Tensor, total: Tensor
+) -> Iterator[Segment]:
+    gamma = trace.state.get(f"{path}.ls{number}.gamma")
+    knobs: dict[str, tuple[str, ...]] = {"residual": ("added", "left out")}
+    if gamma is not None:
+        knobs["LayerScale"] = ("applied", "left out", "applied twice")
+
+    def predict(settings: Settings) -> Tensor:
+        form = settings.get("LayerScale", "left out")
+        scale = 1 if form == "left out" or gamma is None else gamma
+        scale = scale * scale if form == "applied twice" else scale
+        return (x if settings["residual"] == "added" else 0) + y * scale
+
+    yield Segment(f"{path} after {name}", total, knobs, predict)
+
+
+def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterator[Segment]:
+    """From the last block to the head. `usual` is the config's pooling, `prefix` its tokens before
+    the patches."""
+    last = [p for p in trace.events if p.startswith("blocks.") and p.count(".") == 1]
+    head, pool = trace.events.get("head"), trace.events.get("attn_pool")
+    if not last or head is None or head.input is None:
+        return
+    tokens = torch.as_tensor(trace.events[last[-1]].output)
+    norm = {k.partition(".")[2]: v for k, v in trace.state.items()
+            if k.partition(".")[0] in ("norm", "fc_norm")}  # fmt: skip
+    before = "before pooling" if "norm.weight" in trace.state else "after pooling"
+    norms = (before, *({"before pooling", "after pooling", "left out"} - {before}))
+    forms = ("class token", "mean of patches", "mean of all tokens", "mean of all but the first",
+             "last token", "maximum of patches")  # fmt: skip
+    first = {"token": forms[0], "mean": forms[1]}.get(usual, forms[0])
+    knobs: dict[str, tuple[str, ...]] = {
+        "last norm": tuple(sorted(norms, key=lambda n: n != before)),
+        "pooling": (first, *(form for form in forms if form != first)),
+        "epsilon": (f"{norm_eps:g}", "1e-05", "1e-06", "1e-12"),
+    }
+    knobs["epsilon"] = tuple(dict.fromkeys(knobs["epsilon"]))
+    fc, fc_bias = trace.state.get("pre_logits.fc.weight"), trace.state.get("pre_logits.fc.bias")
+    if fc is not None:
+        knobs["pre-logits"] = ("tanh", "without tanh", "left out")
+    if pool is not None:
+        knobs = {"last norm": knobs["last norm"], "epsilon": knobs["epsilon"],
+                 "pooling": ("patches", "all tokens")}  # fmt: skip
+
+    def normed(x: Tensor, settings: Settings) -> Tensor:
+        width = x.shape[-1:]
+        return F.layer_norm(x, width, norm["weight"], norm["bias"], float(settings["epsilon"]))
+
+    def predict(settings: Settings) -> Tensor | None:
+        x = normed(tokens, settings) if settings["last norm"] == "before pooling" else tokens
+        x = _pooled(x, settings["pooling"], prefix)
+        if settings["last norm"] == "after pooling" and pool is None:
+            x = normed(x, settings)
+        if pool is None and fc is not None and settings["pre-logits"] != "left out":
+            x = F.linear(x, fc, fc_bias)
+            x = torch.tanh(x) if settings["pre-logits"] == "tanh" else x
+        return x
+
+    target = head.input if pool is None else torch.as_tensor(pool.input)
+    yield Segment("pool", target, knobs, predict)
+
+
+def _pooled(x: Tensor, form: str, prefix: int) -> Tensor:
+    patches = x[:, prefix:]
+    return {
+        "class token": lambda: x[:, 0],
+        "mean of patches": lambda: patches.mean(1),
+        "mean of all tokens": lambda: x.mean(1),
+        "mean of all but the first": lambda: x[:, 1:].mean(1),
+        "last token": lambda: x[:, -1],
+        "maximum of patches": lambda: patches.amax(1),
+        "patches": lambda: patches,
+        "all tokens": lambda: x,
+    }[form]()

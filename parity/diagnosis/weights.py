@@ -1,0 +1,167 @@
+"""What was done to a tensor on the way from one side to the other.
+
+Hypotheses are transformations of PyTorch's tensor that give JAX's. All are exact, so a fit is bit
+for bit, but for those that say so.
+
+Shapes: o outputs, i inputs, h heads of k channels.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from parity.diagnosis.trace import gap_of
+from parity.findings import Attempt, Cause
+
+Hypothesis = tuple[str, Tensor]
+PARTS = ("query", "key", "value")
+
+
+def of_weights(
+    jax: Mapping[str, Tensor], torch_state: Mapping[str, Tensor], grid: tuple[int, int] | None
+) -> Iterator[Cause | Attempt]:
+    """A cause for every tensor that differs, or the nearest attempt where none fits."""
+    for name in dict.fromkeys([*torch_state, *jax]):
+        ours, theirs = jax.get(name), torch_state.get(name)
+        if ours is None or theirs is None:
+            has, lacks = ("PyTorch", "JAX") if ours is None else ("JAX", "PyTorch")
+            yield _cause(name, "parameter", *_sides(f"{lacks} has none", f"{has} has it", lacks))
+            continue
+        if ours.shape == theirs.shape and torch.equal(ours, theirs):
+            continue
+        gap = gap_of(ours, theirs)
+        tried = [
+            (text, gap_of(ours, guess))
+            for text, guess in _guesses(name, theirs, grid)
+            if guess.shape == ours.shape
+        ]
+        exact = next((text for text, residual in tried if residual == 0), None)
+        if exact:
+            yield _cause(name, "values", exact, "as they are", gap, 0.0)
+        elif (text := _one_sided(ours, theirs)) is not None:
+            yield _cause(name, "values", *text, gap, 0.0)
+        elif (other := _found_elsewhere(name, ours, torch_state)) is not None:
+            yield _cause(name, "values", f"those of {other}", "as they are", gap, 0.0)
+        elif (text := _rounded(ours, theirs)) is not None:
+            yield _cause(name, "values", *text, gap, 0.0)
+        else:
+            best = min(tried, key=lambda pair: pair[1], default=("no rearrangement", gap))
+            yield Attempt(place=name, hypothesis=best[0], residual=best[1])
+
+
+def _cause(
+    name: str,
+    what: str,
+    jax: str,
+    torch_text: str,
+    gap: float = float("inf"),
+    residual: float = 0.0,
+) -> Cause:
+    return Cause(
+        place=name, what=what, jax=jax, torch=torch_text, gap=gap, residual=residual, places=(name,)
+    )
+
+
+def _sides(lacking: str, having: str, lacks: str) -> tuple[str, str]:
+    return (lacking, having) if lacks == "JAX" else (having, lacking)
+
+
+def _guesses(name: str, t: Tensor, grid: tuple[int, int] | None) -> Iterator[Hypothesis]:
+    """PyTorch's tensor as it would look after each known mistake."""
+    if t.ndim == 2 and t.shape[0] == t.shape[1]:
+        yield "transposed", t.T
+    if t.ndim == 4:
+        yield "height and width swapped", t.mT
+        yield "input channels reversed (RGB/BGR)", t.flip(1)
+        yield "height and width swapped, input channels reversed", t.mT.flip(1)
+        yield "kernel turned by 180 degrees", t.flip(2, 3)
+        for axes in itertools.permutations(range(4)):
+            if axes != (0, 1, 2, 3):
+                yield f"axes permuted to {axes}", t.permute(axes)
+    if "qkv" in name and t.shape[0] % 3 == 0:
+        yield from _of_qkv(t)
+    if name.endswith("pos_embed") and t.ndim == 3 and grid is not None:
+        yield from _of_positions(t, grid)
+    if t.ndim == 3 and t.shape[1] > 1:
+        yield "rows in reverse order", t.flip(1)
+        yield "rows moved by one", t.roll(1, 1)
+        yield "rows moved back by one", t.roll(-1, 1)
+    if t.ndim == 1:
+        yield "reverse order", t.flip(0)
+    yield "opposite sign", -t
+
+
+def _of_qkv(t: Tensor) -> Iterator[Hypothesis]:
+    thirds = t.chunk(3)
+    for order in itertools.permutations(range(3)):
+        if order != (0, 1, 2):
+            names = ", ".join(PARTS[i] for i in order)
+            yield f"blocks in the order {names}", torch.cat([thirds[i] for i in order])
+    for i, part in enumerate(PARTS):
+        kept = [torch.zeros_like(x) if i == j else x for j, x in enumerate(thirds)]
+        yield f"{part} set to zero", torch.cat(kept)
+    width = t.shape[0] // 3
+    for heads in (h for h in range(2, 65) if width % h == 0):
+        split = t.reshape(3, heads, -1, *t.shape[1:])
+        yield (
+            f"interleaved by head ({heads} heads, 3, channels)",
+            split.transpose(0, 1).reshape(t.shape),
+        )
+        yield (
+            f"interleaved by channel ({heads} heads, channels, 3)",
+            split.permute(1, 2, 0, *range(3, split.ndim)).reshape(t.shape),
+        )
+        back = t.reshape(heads, 3, -1, *t.shape[1:]).transpose(0, 1)
+        yield f"split as if interleaved by head ({heads} heads)", back.reshape(t.shape)
+    if t.ndim == 2 and width == t.shape[1]:
+        yield "each third transposed", torch.cat([x.T for x in thirds])
+
+
+def _of_positions(t: Tensor, grid: tuple[int, int]) -> Iterator[Hypothesis]:
+    prefix = t.shape[1] - grid[0] * grid[1]
+    if prefix not in (0, 1):
+        return
+    head, table = t[:, :prefix], t[:, prefix:]
+    square = table.reshape(1, *grid, -1)
+    yield (
+        "rows and columns of the grid swapped",
+        torch.cat([head, square.transpose(1, 2).reshape(table.shape)], 1),
+    )
+    yield "grid upside down", torch.cat([head, square.flip(1).reshape(table.shape)], 1)
+    yield "grid mirrored", torch.cat([head, square.flip(2).reshape(table.shape)], 1)
+    yield "position of the class token set to zero", torch.cat([torch.zeros_like(head), table], 1)
+
+
+def _one_sided(ours: Tensor, theirs: Tensor) -> tuple[str, str] | None:
+    """One side holds a constant: it was never loaded, or it was dropped."""
+    for a, b, side in ((ours, theirs, "JAX"), (theirs, ours, "PyTorch")):
+        constant = a.flatten()[0]
+        if a.numel() > 1 and bool((a == constant).all()) and not bool((b == b.flatten()[0]).all()):
+            text = f"{float(constant):g} everywhere (not loaded, or left out)"
+            return _sides(text, "as they are", side)
+    return None
+
+
+def _found_elsewhere(name: str, ours: Tensor, theirs: Mapping[str, Tensor]) -> str | None:
+    return next(
+        (
+            n
+            for n, t in theirs.items()
+            if n != name and t.shape == ours.shape and torch.equal(t, ours)
+        ),
+        None,
+    )
+
+
+def _rounded(ours: Tensor, theirs: Tensor) -> tuple[str, str] | None:
+    if ours.shape != theirs.shape:
+        return None
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        text = f"rounded to {str(dtype).removeprefix('torch.')}"
+        if torch.equal(ours, theirs.to(dtype).double()):
+            return text, "as they are"
+        if torch.equal(theirs, ours.to(dtype).double()):
+            return "as they are", text
+    return None
