@@ -6,6 +6,7 @@ The frameworks are imported when something needs them: converting files does not
 from typing import TYPE_CHECKING, Any
 
 from parity.convert import convert, inspect
+from parity.findings import Cause, Diagnosis, Location
 from parity.render import render
 from parity.report import LEVELS, Gap, Report
 

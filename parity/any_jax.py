@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 import vit_jax.training as training
-from parity.capture import Call, linen_calls, nnx_calls
+from parity.capture import IMAGE_MODULES, Call, linen_calls, nnx_calls
 from parity.feeds import AnyBatch
 from parity.rules import Names
 from parity.sides import Measurements
@@ -104,7 +104,9 @@ class AnyJax:
         """The output of every module that was called, under PyTorch's path, as they finished."""
         for call in self.calls(given):
             for name, value in named(call.output, self.names.point(call.path) or "output"):
-                yield name, numpy(value)
+                array = numpy(value)
+                images = array.ndim == 4 and call.kind.startswith(IMAGE_MODULES)
+                yield name, np.moveaxis(array, -1, 1) if images else array
 
     def gradients(self, given: Any, cotangent: Mapping[str, np.ndarray]) -> Measurements:
         """Gradients of sum(outputs * cotangent) for floating-point inputs and every parameter."""

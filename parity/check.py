@@ -175,7 +175,7 @@ class _Run:
 
     def _layers(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         for label, given in self.feed.sets(dtype).items():
-            yield from self._compare("layers", dtype, [s.layers(given) for s in sides], label)
+            yield from self._compare("layers", dtype, self.pair.layers(sides, given), label)
 
     def _gradients(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         pull = self.feed.cotangent(self.shapes, dtype)

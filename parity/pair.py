@@ -43,6 +43,10 @@ class Pair(Protocol):
         """JAX and PyTorch in `dtype`; below float64 also PyTorch in float64."""
         ...
 
+    def layers(self, sides: list[Any], given: Any) -> list[Measurements]:
+        """Every measuring point of each side."""
+        ...
+
     def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
         """The stream as it is to be compared."""
         ...
@@ -86,6 +90,9 @@ class TwinPair:
             return sides
         return [*sides, TorchSide(torch.model, "float64", theirs, torch_training)]
 
+    def layers(self, sides: list[Any], given: Any) -> list[Measurements]:
+        return [side.layers(given) for side in sides]
+
     def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
         return joined(stream, self.config)
 
@@ -128,6 +135,19 @@ class AnyPair:
         torch = AnyTorch(self.torch_model, dtype)
         sides = [self._jax(dtype), torch]
         return sides if dtype == "float64" else [*sides, AnyTorch(torch.model, "float64")]
+
+    def layers(self, sides: list[Any], given: Any) -> list[Measurements]:
+        """Points of both sides, JAX's images channels-first where PyTorch's shape says so."""
+        ours, *theirs = (list(side.layers(given)) for side in sides)
+        shapes = {name: value.shape for name, value in theirs[0]}
+
+        def fitted(name: str, value: np.ndarray) -> np.ndarray:
+            moved = np.moveaxis(value, -1, 1) if value.ndim == 4 else value
+            return moved if value.shape != shapes.get(name) == moved.shape else value
+
+        shared = {name for name, _ in ours} & shapes.keys()
+        streams = [[(n, fitted(n, v)) for n, v in ours], *theirs]
+        return [iter([p for p in stream if p[0] in shared]) for stream in streams]
 
     def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
         return stream

@@ -121,7 +121,7 @@ class _Explanation:
         for a, b in _paired(self._segments(ours, theirs), self._segments(theirs, ours)):
             self._compare(identify(a, self.bound), identify(b, self.bound), localizer)
         found = len(self.causes) + len(self.unexplained) - before
-        if location and location.culprit and not found and not self.causes:
+        if location and location.culprit and not found and not self.causes + self.unexplained:
             self.unexplained.append(location.culprit)
 
     def _segments(self, trace: Trace, partner: Trace) -> Iterator[Segment]:

@@ -7,7 +7,8 @@ import numpy as np
 from flax import linen
 from torch import Tensor
 
-from parity.diagnosis.trace import IMAGE_MODULES, Event, Trace, gap_of
+from parity.capture import IMAGE_MODULES
+from parity.diagnosis.trace import Event, Trace, gap_of
 from parity.findings import Location
 from parity.structures import is_float, named, numpy, tensor
 

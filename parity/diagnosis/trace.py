@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from parity.capture import Call
+from parity.capture import IMAGE_MODULES, Call
 from parity.structures import is_float, named, numpy, tensor
-
-IMAGE_MODULES = ("Conv", "Pool", "BatchNorm", "GroupNorm")
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,11 @@ def of_weights(
         elif (text := _rounded(ours, theirs)) is not None:
             yield _cause(name, "values", *text, gap, 0.0)
         else:
-            best = min(tried, key=lambda pair: pair[1], default=("no rearrangement", gap))
-            yield Attempt(place=name, hypothesis=best[0], residual=best[1])
+            text, residual = min(tried, key=lambda pair: pair[1], default=("", gap))
+            if residual >= gap and ours.shape == theirs.shape:
+                count = int((ours != theirs).sum())
+                text = f"{count} of {ours.numel()} values differ, no rearrangement comes nearer"
+            yield Attempt(place=name, hypothesis=text, residual=min(residual, gap))
 
 
 def _cause(
