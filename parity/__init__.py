@@ -12,9 +12,22 @@ from parity.report import LEVELS, Gap, Report
 
 if TYPE_CHECKING:
     from parity.check import check
+    from parity.training_state import training_to_jax, training_to_torch
     from parity.twins import to_jax, to_torch
 
-__all__ = ["LEVELS", "Gap", "Report", "check", "convert", "inspect", "render", "to_jax", "to_torch"]
+__all__ = [
+    "LEVELS",
+    "Gap",
+    "Report",
+    "check",
+    "convert",
+    "inspect",
+    "render",
+    "to_jax",
+    "to_torch",
+    "training_to_jax",
+    "training_to_torch",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +40,8 @@ def __getattr__(name: str) -> Any:
         import parity.twins
 
         return getattr(parity.twins, name)
+    if name in ("training_to_jax", "training_to_torch"):
+        import parity.training_state
+
+        return getattr(parity.training_state, name)
     raise AttributeError(f"module 'parity' has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """The command `parity`. Exit codes: 0 pass, 1 mismatch, 2 wrong usage or broken input."""
 
 import argparse
+import dataclasses
 import math
 import os
 import sys
@@ -129,6 +130,10 @@ def _inspect(options: argparse.Namespace) -> int:
         print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
     else:
         print("\nno config in the file")
+    if summary.optim is not None:
+        print(f"\ntraining state after step {summary.step:,} of {summary.optim.total_steps:,}")
+        fields = dataclasses.asdict(summary.optim)
+        print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
     print("\ntensors")
     width = max((len(name) for name in summary.tensors), default=0)
     for name, (dtype, shape) in summary.tensors.items():

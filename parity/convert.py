@@ -1,10 +1,13 @@
-"""Files to files: the twins' directory and plain safetensors. No framework is imported."""
+"""Files to files: the twins' directory and plain safetensors. No framework is imported.
+
+A directory may hold a training state too, see `vit_spec.training_state`.
+"""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_spec import Header, ViTConfig, checkpoint, resolve
+from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, resolve, training_state
 from vit_spec.layout import State
 from vit_spec.names import unknown_name
 from vit_spec.parameters import check_shapes, parameters
@@ -22,7 +25,9 @@ class Summary:
     path: Path
     format: str
     header: Header | None
-    tensors: dict[str, tuple[str, tuple[int, ...]]]  # name -> (dtype, shape)
+    tensors: dict[str, tuple[str, tuple[int, ...]]]  # name -> (dtype, shape), of the weights
+    step: int | None = None  # of the training state, if there is one
+    optim: OptimConfig | None = None  # its optimizer settings
 
 
 def convert(
@@ -34,6 +39,9 @@ def convert(
     model: ViTConfig | str | None = None,
 ) -> Path:
     """Writes the checkpoint `src` as `dst`; returns what was written.
+
+    From a directory to a directory the training state goes along, if there is one: moments, step,
+    moving average. A plain `.safetensors` file takes the weights only.
 
     Args:
         src: a vitwin directory or a `.safetensors` file.
@@ -54,7 +62,10 @@ def convert(
         raise ValueError(f"source and target are both {src}: choose another target")
     header, state = _read(src, model)
     if target == "vitwin":
-        checkpoint.write(dst, header, state)
+        if training_state.has_training(src):
+            training_state.write(dst, training_state.read_beside(src, header, state))
+        else:
+            checkpoint.write(dst, header, state)
         return dst
     if dst.is_dir():
         raise IsADirectoryError(
@@ -67,7 +78,10 @@ def convert(
 
 
 def inspect(path: str | os.PathLike[str]) -> Summary:
-    """Names, dtypes and shapes of a checkpoint's tensors, and its header if it has one."""
+    """Names, dtypes and shapes of a checkpoint's weights, its header and its training's progress.
+
+    What it does not have is None.
+    """
     path = Path(path)
     kind = format_of(path)
     if not path.exists():
@@ -78,7 +92,17 @@ def inspect(path: str | os.PathLike[str]) -> Summary:
         header = None
         if kind == "vitwin":
             raise
-    return Summary(path=path, format=kind, header=header, tensors=checkpoint.tensor_shapes(path))
+    step, optim = None, None
+    if training_state.has_training(path):
+        step, optim = training_state.read_progress(path)
+    return Summary(
+        path=path,
+        format=kind,
+        header=header,
+        tensors=checkpoint.tensor_shapes(path),
+        step=step,
+        optim=optim,
+    )
 
 
 def format_of(path: Path) -> str:

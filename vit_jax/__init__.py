@@ -3,6 +3,16 @@
 from vit_jax.api import create, load, save
 from vit_jax.masks import sample_masks
 from vit_jax.options import Options
+from vit_jax.training_state import load_training, save_training
 from vit_jax.vit import ViT
 
-__all__ = ["Options", "ViT", "create", "load", "sample_masks", "save"]
+__all__ = [
+    "Options",
+    "ViT",
+    "create",
+    "load",
+    "load_training",
+    "sample_masks",
+    "save",
+    "save_training",
+]

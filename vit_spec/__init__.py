@@ -9,12 +9,14 @@ from vit_spec.masks import mask_sites, sample_masks
 from vit_spec.optim import OptimConfig, is_decayed, learning_rate
 from vit_spec.parameters import count_parameters, parameters
 from vit_spec.preprocessing import Preprocessing
+from vit_spec.training_state import TrainingState
 from vit_spec.variants import full_name, get, resolve, variants
 
 __all__ = [
     "Header",
     "OptimConfig",
     "Preprocessing",
+    "TrainingState",
     "ViTConfig",
     "count_parameters",
     "full_name",

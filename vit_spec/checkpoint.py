@@ -133,17 +133,23 @@ def write(path: str | os.PathLike[str], header: Header, state: State) -> None:
 
     Raises `ValueError` if `state` does not fit the config, `OSError` if the disk refuses.
     """
-    path = Path(path)
     check_shapes(
         parameters(header.config), {n: a.shape for n, a in state.items()}, where="the model"
     )
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file; a checkpoint is a directory: choose another path")
-    path.mkdir(parents=True, exist_ok=True)
+    path = make_directory(path)
     text = header.to_json()
     with replacing(path / WEIGHTS) as weights, replacing(path / CONFIG) as config:
         write_tensors(weights, state, metadata={"format": "pt", "vitwin": text})
         config.write_text(text)
+
+
+def make_directory(path: str | os.PathLike[str]) -> Path:
+    """The directory of a checkpoint, made if need be. Raises `FileExistsError` for a file."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; a checkpoint is a directory: choose another path")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def write_tensors(file: Path, state: State, *, metadata: dict[str, str]) -> None:
@@ -156,6 +162,12 @@ def write_tensors(file: Path, state: State, *, metadata: dict[str, str]) -> None
         )
     except SafetensorError as error:
         raise OSError(f"could not write {file}: {error}") from error
+
+
+def metadata(file: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts in the head of a safetensors file."""
+    with _opened(Path(file)) as opened:
+        return opened.metadata() or {}
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
@@ -172,18 +184,22 @@ def replacing(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def flush(file: Path) -> None:
+    """Waits until the disk has what was written. Raises `OSError` if it refuses."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+
+
 def _embedded_header(file: Path) -> Header | None:
     """The header in the metadata of a safetensors file, if it has one."""
-    with _opened(file) as opened:
-        text = (opened.metadata() or {}).get("vitwin")
+    text = metadata(file).get("vitwin")
     return None if text is None else Header.from_json(text, where=f"the header of {file}")
 
 

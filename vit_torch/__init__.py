@@ -2,6 +2,15 @@
 
 from vit_torch.api import create, load, save
 from vit_torch.masks import sample_masks
+from vit_torch.training_state import load_training, save_training
 from vit_torch.vit import ViT
 
-__all__ = ["ViT", "create", "load", "sample_masks", "save"]
+__all__ = [
+    "ViT",
+    "create",
+    "load",
+    "load_training",
+    "sample_masks",
+    "save",
+    "save_training",
+]

@@ -8,7 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("vit_spec", "vit_data", "vit_jax", "vit_torch", "parity")
-MIRRORED = ("vit", "layers", "embedding", "images", "masks", "initializers", "training", "api")
+MIRRORED = (
+    "vit", "layers", "embedding", "images", "masks", "initializers", "training", "training_state",
+    "api",
+)  # fmt: skip
 
 # What only one side has, and why.
 ONLY_JAX = {
