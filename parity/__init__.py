@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVELS",
+    "Cause",
+    "Diagnosis",
     "Gap",
+    "Location",
     "Report",
     "check",
     "convert",

@@ -16,7 +16,6 @@ from torch import nn
 
 from parity.structures import named
 
-
 IMAGE_MODULES = ("Conv", "Pool", "BatchNorm", "GroupNorm")
 """Beginnings of the class names of modules whose images are channels-last in JAX."""
 

@@ -20,7 +20,7 @@ from parity.rules import Names, Rule
 from parity.sides import JaxSide, Measurements, Prepare, TorchSide
 from parity.twins import to_jax, to_torch, weights
 from vit_spec import ViTConfig, checkpoint, count_parameters, resolve
-from vit_spec.layout import State, to_jax_layout, to_torch_layout
+from vit_spec.layout import State, to_jax_layout, to_torch_layout, torch_name
 
 Model = vit_jax.ViT | vit_torch.ViT
 Prepares = tuple[Prepare | None, Prepare | None]
@@ -78,8 +78,12 @@ class TwinPair:
         self.feed = TwinFeed(self.config, batch_size, seed, raw=preprocess is not None)
 
     def states(self) -> tuple[State, State, State]:
-        names = [(name, rank) for name, rank in vit_jax.api.names(self.jax_model)]
         state = weights(self.torch_model)
+        names = [
+            (name, rank)
+            for name, rank in vit_jax.api.names(self.jax_model)
+            if torch_name(name, rank)[0] in state
+        ]
         return weights(self.jax_model), state, to_torch_layout(to_jax_layout(state, names))
 
     def sides(self, dtype: str) -> list[Any]:

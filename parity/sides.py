@@ -174,8 +174,9 @@ class TorchSide:
         channels_first: Any = self._images(images).requires_grad_()
         self.model(channels_first, {}).backward(self._tensor(cotangent))
         yield "images", to_numpy(channels_first.grad.permute(0, 2, 3, 1))
-        for name, parameter in self.model.named_parameters():
-            yield name, to_numpy(parameter.grad)
+        for name, parameter in self.model.named_parameters():  # none: nothing depends on it
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            yield name, to_numpy(grad)
         self.model.zero_grad(set_to_none=True)
 
     def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:

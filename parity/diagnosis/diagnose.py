@@ -157,7 +157,7 @@ class _Explanation:
         for what in dict.fromkeys([*ours.settings, *theirs.settings]):
             a = ours.settings.get(what, "float64")
             b = theirs.settings.get(what, "float64")
-            if a != b:
+            if a != b and what not in ours.segment.ignored:
                 self.causes.append(
                     Cause(
                         place=place,
@@ -166,7 +166,7 @@ class _Explanation:
                         torch=b,
                         gap=self._effect(ours, theirs, localizer),
                         residual=min(ours.residual, theirs.residual)
-                        if what in ("arithmetic", "products")
+                        if what in ("arithmetic", "products", "variance")
                         else max(ours.residual, theirs.residual),
                         places=(place,),
                     )

@@ -122,8 +122,17 @@ def _norm(trace: Trace, event: Event) -> Segment:
         y = y if weight is None or settings["scale"] == "left out" else y * weight
         return y if bias is None or settings["bias"] == "left out" else y + bias
 
-    told = {"variance": "fast, E[x^2] - E[x]^2" if _is_fast(trace, event) else "two-pass"}
-    return Segment(event.path, _output(event), knobs, predict, told)
+    if not _is_fast(trace, event):
+        return Segment(event.path, _output(event), knobs, predict, {"variance": "two-pass"})
+    mean, variance = torch.as_tensor(x).mean(-1), torch.as_tensor(x).var(-1, correction=0)
+    return Segment(
+        event.path,
+        _output(event),
+        knobs,
+        predict,
+        {"variance": "fast, E[x^2] - E[x]^2"},
+        slack=max(1.0, float((mean.square() / variance).max())),
+    )
 
 
 def _is_fast(trace: Trace, event: Event) -> bool:

@@ -26,6 +26,8 @@ class Segment:
     predict: Callable[[Settings], Tensor | None]
     told: dict[str, str] = field(default_factory=dict)  # behaviours found by other means
     optional: bool = False  # a guess at the structure, whose failure says nothing
+    ignored: tuple[str, ...] = ()  # behaviours that another segment reports
+    slack: float = 1.0  # how much more than usual this side's arithmetic rounds
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _limit(segment: Segment, settings: Settings, bound: float) -> float:
     rounded = settings.get("products", "exact") != "exact"
     if rounded and _representable(segment.target, torch.float32):
         return 64 * torch.finfo(torch.float32).eps
-    return bound
+    return bound * segment.slack
 
 
 def _representable(values: Tensor, dtype: torch.dtype) -> bool:

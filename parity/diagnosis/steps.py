@@ -140,7 +140,8 @@ def _clipped(gradient: Tree, limit: float | None, settings: Settings) -> Tree:
 
 SCHEDULES = ("warmup from 0, cosine to the end", "one step early", "one step late",
              "cosine that ends one step before", "constant after warmup", "without warmup",
-             "warmup from the first fraction", "cosine to 0 over warmup as well")  # fmt: skip
+             "warmup from the first fraction", "cosine over warmup as well",
+             "cosine over all steps, warmup on top")  # fmt: skip
 DECAYS = ("times the learning rate", "independent of the learning rate", "none")
 MASKS = ("kernels only", "every parameter", "all but biases", "every tensor of rank 2 or more")
 PLACES = ("outside the root", "inside the root", "before bias correction", "left out")
@@ -220,6 +221,8 @@ def rate(c: OptimConfig, t: int, form: str) -> float:
         return c.lr * (t + 1) / w
     if form == SCHEDULES[7]:
         return c.lr * t / w if warm else cosine(t, total)
+    if form == SCHEDULES[8] and not warm:
+        return cosine(t - w, total)
     return learning_rate(c, t)
 
 

@@ -145,7 +145,7 @@ def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterat
         return x
 
     target = head.input if pool is None else torch.as_tensor(pool.input)
-    yield Segment("pool", target, knobs, predict)
+    yield Segment("pool", target, knobs, predict, ignored=("epsilon",))
 
 
 def _pooled(x: Tensor, form: str, prefix: int) -> Tensor:
