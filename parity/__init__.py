@@ -3,12 +3,16 @@
 The frameworks are imported when something needs them: converting files does not.
 """
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from parity.certificate import certificate
 from parity.convert import convert, inspect
 from parity.findings import Cause, Diagnosis, Location
 from parity.render import render
 from parity.report import LEVELS, Gap, Report
+from parity.verify import Verification, verify
 
 if TYPE_CHECKING:
     from parity.check import check
@@ -22,6 +26,8 @@ __all__ = [
     "Gap",
     "Location",
     "Report",
+    "Verification",
+    "certificate",
     "check",
     "convert",
     "inspect",
@@ -30,6 +36,7 @@ __all__ = [
     "to_torch",
     "training_to_jax",
     "training_to_torch",
+    "verify",
 ]
 
 
@@ -37,7 +44,6 @@ def __getattr__(name: str) -> Any:
     if name == "check":
         from parity.check import check
 
-        globals()["check"] = check  # the submodule of the same name would take its place
         return check
     if name in ("to_jax", "to_torch"):
         import parity.twins
@@ -48,3 +54,14 @@ def __getattr__(name: str) -> Any:
 
         return getattr(parity.training_state, name)
     raise AttributeError(f"module 'parity' has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """Keeps `parity.check` the function, whoever imports the submodule of that name first."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_submodule = name == "check" and isinstance(value, ModuleType)
+        super().__setattr__(name, value.check if is_submodule else value)
+
+
+sys.modules[__name__].__class__ = _Package

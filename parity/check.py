@@ -12,6 +12,7 @@ import numpy as np
 
 from parity.compare import over_steps, practice, proof
 from parity.diagnosis.diagnose import explain_pair
+from parity.environment import environment, models, now
 from parity.pair import Pair, Prepares, make_pair
 from parity.precision import exact
 from parity.report import LEVELS, Gap, Report
@@ -20,12 +21,10 @@ from parity.sides import Measurements
 from parity.structures import is_float
 from vit_spec import OptimConfig
 from vit_spec.names import unknown_name
+from vit_spec.training_state import digest
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-TRAINABLE = (
-    "float64",
-    "float32",
-)  # half precision has no optimizer levels: training keeps float32 parameters
+TRAINABLE = ("float64", "float32")  # in half precision, training keeps float32 parameters
 ADAM_EPSILON = 1e-5
 """Larger than in training, for a sharper check. Adam multiplies the rounding noise of a gradient
 near zero (the bias of the keys, whose gradient is zero in exact arithmetic) by up to lr / epsilon,
@@ -82,6 +81,8 @@ def check(
         ValueError: unknown level or dtype, or models that cannot be a pair.
     """
     dtypes = _checked(level, dtype, batch_size, steps)
+    others = {"inputs": inputs, "rules": rules, "image_outputs": image_outputs}
+    given = models(model, twin, **others, preprocess=preprocess, training=training)
     with exact():
         pair = make_pair(
             model,
@@ -94,9 +95,10 @@ def check(
             preprocess=preprocess,
             training=training,
         )
-        return check_pair(
+        report = check_pair(
             pair, level=level, dtypes=dtypes, steps=steps, progress=progress, explain=explain
         )
+    return replace(report, models=given)
 
 
 def check_pair(
@@ -122,11 +124,15 @@ def check_pair(
         settings={"batch_size": pair.feed.batch_size, "steps": steps, "seed": pair.feed.seed},
         notes=pair.notes if "gradients" in levels else (),
         curves=run.curves,
+        config=None if (config := getattr(pair, "config", None)) is None else config.to_dict(),
+        digests=run.digests,
+        environment=environment(getattr(pair, "torch_model", None)),
     )
     if explain and not report.passed:
         run.progress("what failed")
         report = replace(report, diagnosis=explain_pair(pair, level=level, steps=steps))
-    return replace(report, seconds=time.perf_counter() - start, peak_bytes=peak_bytes())
+    seconds = time.perf_counter() - start
+    return replace(report, seconds=seconds, peak_bytes=peak_bytes(), date=now())
 
 
 class _Run:
@@ -135,6 +141,7 @@ class _Run:
     def __init__(self, pair: Pair, steps: int, progress: Progress):
         self.pair, self.feed, self.steps, self.progress = pair, pair.feed, steps, progress
         self.curves: dict[str, dict[str, list[float]]] = {}
+        self.digests: dict[str, str] = {}
         self.updates: Iterator[list[Gap]] = iter(())
         self.first_updates: list[list[Gap]] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -164,6 +171,7 @@ class _Run:
     def _weights(self) -> Iterator[Gap]:
         """Both sides hold the same bits, and a round trip through the other layout keeps them."""
         states = self.pair.states()
+        self.digests = {"jax": digest(states[0]), "torch": digest(states[1])}
         for name in dict.fromkeys([*states[1], *states[0]]):
             yield _same_bits(name, *(state.get(name) for state in states))
 

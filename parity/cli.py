@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from parity.certificate import certificate
+from parity.certificate_file import beside, to_json, writable, write_text
 from parity.convert import FORMATS, convert, inspect
 from parity.report import LEVELS
+from parity.verify import verify
 from vit_spec import count_parameters, get, variants
 from vit_spec.variants import SIZES
 
@@ -60,7 +63,19 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", type=int, default=20, help="AdamW steps of the level training (default: 20)"
     )
     check.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
+    check.add_argument("--json", metavar="FILE", help="write a certificate for `parity verify`")
+    check.add_argument("--html", metavar="FILE", help="write the report as a page")
     check.set_defaults(run=_check)
+
+    verification = commands.add_parser("verify", help="repeat what a certificate records")
+    verification.add_argument("certificate", metavar="CERTIFICATE")
+    verification.add_argument(
+        "--model", metavar="NAME|DIR|FILE", help="default: what the certificate names"
+    )
+    verification.add_argument(
+        "--against", metavar="DIR|FILE", help="PyTorch side, or source of a conversion"
+    )
+    verification.set_defaults(run=_verify)
 
     conversion = commands.add_parser("convert", help="rewrite a checkpoint in another format")
     conversion.add_argument("src", metavar="SRC")
@@ -73,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     conversion.add_argument(
         "--model", metavar="NAME", help="variant of a file that has no config of its own"
+    )
+    conversion.add_argument(
+        "--no-certificate",
+        dest="certificate",
+        action="store_false",
+        help="do not read DST back, and write no certificate beside it",
     )
     conversion.set_defaults(run=_convert)
 
@@ -87,11 +108,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
+    outputs = [writable(path) for path in (options.json, options.html) if path]
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise ValueError(f"--json and --html are both {outputs[0]}: choose two files")
+    show = _progress()
     from parity.check import check
+    from parity.html import html
     from parity.render import render
 
-    show = _status if sys.stderr.isatty() else None
     report = check(
         options.model,
         options.against,
@@ -105,14 +129,37 @@ def _check(options: argparse.Namespace) -> int:
     if show:
         show("")
     print(render(report))
+    record = certificate(report) if outputs else {}
+    if options.json:
+        write_text(options.json, to_json(record))
+        print(f"certificate: {options.json}")
+    if options.html:
+        write_text(options.html, html(report, diagnosis=report.diagnosis, certificate=record))
+        print(f"page: {options.html}")
     return 0 if report.passed else MISMATCH
+
+
+def _verify(options: argparse.Namespace) -> int:
+    show = _progress()
+    verification = verify(options.certificate, options.model, options.against, progress=show)
+    if show:
+        show("")
+    print(verification)
+    return 0 if verification.passed else MISMATCH
 
 
 def _convert(options: argparse.Namespace) -> int:
     written = convert(
-        options.src, options.dst, source=options.source, target=options.target, model=options.model
+        options.src,
+        options.dst,
+        source=options.source,
+        target=options.target,
+        model=options.model,
+        certificate=options.certificate,
     )
     print(f"wrote {written}")
+    if options.certificate:
+        print(f"certificate: {beside(written)}")
     return 0
 
 
@@ -156,6 +203,12 @@ def _variants(options: argparse.Namespace) -> int:
             f"{config.mlp_width:5} {count_parameters(config):15,}"
         )
     return 0
+
+
+def _progress() -> Callable[[str], None] | None:
+    """For a check: where to show what it does, and no log of XLA's, which is not ours."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return _status if sys.stderr.isatty() else None
 
 
 def _status(line: str) -> None:

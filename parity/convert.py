@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from parity.conversion import certify
 from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, resolve, training_state
 from vit_spec.layout import State
 from vit_spec.names import unknown_name
@@ -37,6 +38,7 @@ def convert(
     source: str | None = None,
     target: str | None = None,
     model: ViTConfig | str | None = None,
+    certificate: bool = True,
 ) -> Path:
     """Writes the checkpoint `src` as `dst`; returns what was written.
 
@@ -48,8 +50,11 @@ def convert(
         dst: a directory (`vitwin`) or a `.safetensors` file; must not exist as the other kind.
         source, target: a format's name; None: told from the path.
         model: config or variant of a plain file that has none of its own.
+        certificate: read the target back, compare every bit, and write what `parity verify` takes:
+            `DST.parity.json` beside a file, `parity.json` inside a directory.
 
     Raises:
+        OSError: the target reads back other than it was written, or the disk refuses.
         FileNotFoundError, ValueError: no such file; damaged; unknown format; tensors that do not
             fit the config, all in one message.
     """
@@ -61,19 +66,17 @@ def convert(
     if dst.resolve() == src.resolve():
         raise ValueError(f"source and target are both {src}: choose another target")
     header, state = _read(src, model)
-    if target == "vitwin":
-        if training_state.has_training(src):
-            training_state.write(dst, training_state.read_beside(src, header, state))
-        else:
-            checkpoint.write(dst, header, state)
-        return dst
-    if dst.is_dir():
-        raise IsADirectoryError(
-            f"{dst} is a directory; the format safetensors is one file: name it {dst}.safetensors"
-        )
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    with checkpoint.replacing(dst) as temporary:
-        checkpoint.write_tensors(temporary, state, metadata={"format": "pt"})
+    states = {"weights": state}
+    if target == "vitwin" and training_state.has_training(src):
+        training = training_state.read_beside(src, header, state)
+        training_state.write(dst, training)
+        states["training"] = training.tensors()
+    elif target == "vitwin":
+        checkpoint.write(dst, header, state)
+    else:
+        _write_plain(dst, state)
+    if certificate:
+        certify(src, dst, (source, target), header, states)
     return dst
 
 
@@ -115,6 +118,16 @@ def format_of(path: Path) -> str:
         f"{path} has no known format: name it *.safetensors or a directory, "
         f"or say which of {', '.join(FORMATS)} it is"
     )
+
+
+def _write_plain(dst: Path, state: State) -> None:
+    if dst.is_dir():
+        raise IsADirectoryError(
+            f"{dst} is a directory; the format safetensors is one file: name it {dst}.safetensors"
+        )
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    with checkpoint.replacing(dst) as temporary:
+        checkpoint.write_tensors(temporary, state, metadata={"format": "pt"})
 
 
 def _read(src: Path, model: ViTConfig | str | None) -> tuple[Header, State]:

@@ -51,6 +51,12 @@ class Report:
     diagnosis: Diagnosis | None = None  # of what failed
     seconds: float = 0.0
     peak_bytes: int = 0  # resident memory of the process
+    # what a certificate needs beside that, see `parity.environment`
+    models: dict[str, Any] = field(default_factory=dict)  # what `check` was given
+    config: dict[str, Any] | None = None  # of twins
+    digests: dict[str, str] = field(default_factory=dict)  # side -> SHA-256 of its weights
+    environment: dict[str, Any] = field(default_factory=dict)  # versions, device, precision
+    date: str = ""  # of the end, UTC
 
     @property
     def levels(self) -> tuple[str, ...]:
