@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "--to", dest="target", choices=FORMATS, help="format of DST; default: told from the path"
     )
     conversion.add_argument(
-        "--model", metavar="NAME", help="variant of a file that has no config of its own"
+        "--model",
+        metavar="NAME|FILE|DIR",
+        help="variant, config.json or checkpoint directory, for a file without a config of its own",
     )
     conversion.add_argument(
         "--no-certificate",

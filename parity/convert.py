@@ -15,7 +15,7 @@ from vit_spec.parameters import check_shapes, parameters
 
 FORMATS = {
     "vitwin": "directory with model.safetensors and config.json, which both twins load",
-    "safetensors": "one plain safetensors file in PyTorch's layout, without a config",
+    "safetensors": "one safetensors file in PyTorch's layout, its config in the metadata",
 }
 
 
@@ -37,19 +37,21 @@ def convert(
     *,
     source: str | None = None,
     target: str | None = None,
-    model: ViTConfig | str | None = None,
+    model: ViTConfig | str | os.PathLike[str] | None = None,
     certificate: bool = True,
 ) -> Path:
     """Writes the checkpoint `src` as `dst`; returns what was written.
 
     From a directory to a directory the training state goes along, if there is one: moments, step,
-    moving average. A plain `.safetensors` file takes the weights only.
+    moving average. A `.safetensors` file takes the weights, and the header as metadata, which other
+    tools ignore: both twins load it, too.
 
     Args:
         src: a vitwin directory or a `.safetensors` file.
         dst: a directory (`vitwin`) or a `.safetensors` file; must not exist as the other kind.
         source, target: a format's name; None: told from the path.
-        model: config or variant of a plain file that has none of its own.
+        model: what a file is that does not say so itself: a config, a variant's name, or the path
+            of a checkpoint or of its `config.json`.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
             `DST.parity.json` beside a file, `parity.json` inside a directory.
 
@@ -74,7 +76,7 @@ def convert(
     elif target == "vitwin":
         checkpoint.write(dst, header, state)
     else:
-        _write_plain(dst, state)
+        _write_file(dst, header, state)
     if certificate:
         certify(src, dst, (source, target), header, states)
     return dst
@@ -120,27 +122,39 @@ def format_of(path: Path) -> str:
     )
 
 
-def _write_plain(dst: Path, state: State) -> None:
+def _write_file(dst: Path, header: Header, state: State) -> None:
     if dst.is_dir():
         raise IsADirectoryError(
             f"{dst} is a directory; the format safetensors is one file: name it {dst}.safetensors"
         )
     dst.parent.mkdir(parents=True, exist_ok=True)
     with checkpoint.replacing(dst) as temporary:
-        checkpoint.write_tensors(temporary, state, metadata={"format": "pt"})
+        metadata = {"format": "pt", "vitwin": header.to_json()}
+        checkpoint.write_tensors(temporary, state, metadata=metadata)
 
 
-def _read(src: Path, model: ViTConfig | str | None) -> tuple[Header, State]:
+def _read(src: Path, model: ViTConfig | str | os.PathLike[str] | None) -> tuple[Header, State]:
     if model is None:
         try:
             return checkpoint.read(src)
         except ValueError as error:
             if "no vitwin header" in str(error):
                 raise ValueError(
-                    f"{src} does not say which model it is: give model=, e.g. --model B/16"
+                    f"{src} does not say which model it is: give model=, e.g. --model B/16 or "
+                    f"--model path/to/config.json"
                 ) from error
             raise
-    config = resolve(model)
+    header = _header(model)
     state = checkpoint.read_tensors(checkpoint.weights_file(src))
-    check_shapes(parameters(config), {name: a.shape for name, a in state.items()}, where=str(src))
-    return Header(config=config), state
+    shapes = {name: a.shape for name, a in state.items()}
+    check_shapes(parameters(header.config), shapes, where=str(src))
+    return header, state
+
+
+def _header(model: ViTConfig | str | os.PathLike[str]) -> Header:
+    """What `model` says: a path that exists, else a variant's name."""
+    if isinstance(model, ViTConfig):
+        return Header(config=model)
+    if Path(model).exists():
+        return checkpoint.read_header(model)
+    return Header(config=resolve(os.fspath(model)))

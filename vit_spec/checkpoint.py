@@ -76,7 +76,7 @@ class Header:
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """The header of a checkpoint directory or of a `.safetensors` file that this project wrote."""
+    """The header of a checkpoint directory, its `config.json`, or a `.safetensors` file of ours."""
     path = Path(path)
     if path.is_dir():
         file = path / CONFIG
@@ -85,11 +85,13 @@ def read_header(path: str | os.PathLike[str]) -> Header:
                 f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory"
             )
         return Header.from_json(file.read_text(), where=str(file))
+    if path.suffix == ".json":
+        return Header.from_json(path.read_text(), where=str(path))
     header = _embedded_header(path)
     if header is None:
         raise ValueError(
             f"{path} has no vitwin header, so its config is unknown: load the directory with its "
-            f"{CONFIG}, or convert the file with `parity convert --model NAME`"
+            f"{CONFIG}, or name its model: `parity convert {path} DIR --model NAME|{CONFIG}`"
         )
     return header
 

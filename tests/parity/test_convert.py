@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import parity
+import vit_jax
 import vit_torch
 from parity.cli import main
-from vit_spec import checkpoint
+from vit_spec import Preprocessing, checkpoint
 
 
 @pytest.fixture
@@ -18,24 +19,48 @@ def directory(pair, tmp_path):
     return tmp_path / "twin"
 
 
-def test_a_directory_to_a_plain_file_and_back_keeps_every_bit(directory, tmp_path, tiny):
-    plain = parity.convert(directory, tmp_path / "plain.safetensors")
-    again = parity.convert(plain, tmp_path / "again", model=tiny)
-    (_, before), (_, after) = checkpoint.read(directory), checkpoint.read(again)
-    assert before.keys() == after.keys()
+@pytest.fixture
+def foreign(directory, tmp_path):
+    """The weights as another tool writes them: a file that does not say which model it is."""
+    file = tmp_path / "foreign.safetensors"
+    checkpoint.write_tensors(file, checkpoint.read(directory)[1], metadata={"format": "pt"})
+    return file
+
+
+def test_a_directory_to_a_file_and_back_keeps_every_bit_and_the_header(pair, tmp_path):
+    preprocessing = Preprocessing(crop_fraction=0.9)
+    vit_torch.save(pair[1], tmp_path / "twin", preprocessing=preprocessing, labels=tuple("abcdefg"))
+    file = parity.convert(tmp_path / "twin", tmp_path / "twin.safetensors")
+    again = parity.convert(file, tmp_path / "again")
+    (said, before), (says, after) = checkpoint.read(tmp_path / "twin"), checkpoint.read(again)
+    assert says == said and before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_a_plain_file_without_a_model_says_what_to_give(directory, tmp_path, capsys):
-    plain = parity.convert(directory, tmp_path / "plain.safetensors")
-    assert main(["convert", str(plain), str(tmp_path / "x")]) == 2
-    assert "--model B/16" in capsys.readouterr().err
+def test_both_twins_load_and_check_a_converted_file(directory, tmp_path, tiny):
+    file = parity.convert(directory, tmp_path / "twin.safetensors")
+    assert vit_jax.load(file).config == vit_torch.load(file).config == tiny
+    assert main(["check", str(file), "--level", "weights"]) == 0
 
 
-def test_tensors_of_another_model_are_listed_and_nothing_is_written(directory, tmp_path):
-    plain = parity.convert(directory, tmp_path / "plain.safetensors")
+@pytest.mark.parametrize("place", ["twin", "twin/config.json", "twin/model.safetensors"])
+def test_a_file_takes_its_config_from_a_checkpoint(place, directory, foreign, tmp_path, tiny):
+    arguments = ["convert", str(foreign), str(tmp_path / "x"), "--model", str(tmp_path / place)]
+    assert main(arguments) == 0
+    assert vit_torch.load(tmp_path / "x").config == tiny
+
+
+def test_a_file_without_a_model_says_what_to_give(foreign, tmp_path, capsys):
+    assert main(["convert", str(foreign), str(tmp_path / "x")]) == 2
+    error = capsys.readouterr().err
+    assert "--model B/16" in error and "config.json" in error
+    with pytest.raises(ValueError, match=r"no vitwin header.*--model NAME\|config.json"):
+        vit_torch.load(foreign)
+
+
+def test_tensors_of_another_model_are_listed_and_nothing_is_written(foreign, tmp_path):
     with pytest.raises(ValueError, match=r"120 missing, 0 extra, \d+ of another shape"):
-        parity.convert(plain, tmp_path / "x", model="Ti/16")
+        parity.convert(foreign, tmp_path / "x", model="Ti/16")
     assert not (tmp_path / "x").exists()
 
 
