@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
             dataclasses.replace(RECIPES["folder"](), data=first),
         )
     else:
-        raise ValueError(unknown_name("recipe", first, RECIPES) + " (a folder of images works too)")
+        raise ValueError(f"there is no folder {first}; {unknown_name('recipe', first, RECIPES)}")
     about = (RECIPES.get(name, RECIPES["folder"]).__doc__ or "").strip()
     return name, tyro.cli(
         Recipe, default=base, args=rest, prog=f"train.py {first}", description=about

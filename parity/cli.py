@@ -14,7 +14,7 @@ from parity.convert import FORMATS, convert, inspect
 from parity.report import LEVELS
 from parity.verify import verify
 from vit_spec import count_parameters, get, variants
-from vit_spec.variants import SIZES
+from vit_spec.variants import ALIASES
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 MISMATCH, USAGE = 1, 2
@@ -191,17 +191,15 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _variants(options: argparse.Namespace) -> int:
-    letters = {size: letter for size, (letter, *_) in SIZES.items()}
+    aliases = {full: alias for alias, full in ALIASES.items()}
     print(
         f"{'name':28} {'alias':12} {'width':>5} {'depth':>5} {'heads':>5} {'mlp':>5} "
         f"{'parameters':>15}"
     )
     for name in variants():
         config = get(name)
-        alias = f"{letters[name.split('_')[1]]}/{config.patch_shape[0]}"
-        alias += "" if config.image_size == 224 else f"@{config.image_size}"
         print(
-            f"{name:28} {alias:12} {config.width:5} {config.depth:5} {config.num_heads:5} "
+            f"{name:28} {aliases[name]:12} {config.width:5} {config.depth:5} {config.num_heads:5} "
             f"{config.mlp_width:5} {count_parameters(config):15,}"
         )
     return 0

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity.conversion import certify
-from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, resolve, training_state
+from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, training_state
 from vit_spec.layout import State
 from vit_spec.names import unknown_name
 from vit_spec.parameters import check_shapes, parameters
+from vit_spec.variants import get_if_no_path
 
 FORMATS = {
     "vitwin": "directory with model.safetensors and config.json, which both twins load",
@@ -157,4 +158,4 @@ def _header(model: ViTConfig | str | os.PathLike[str]) -> Header:
         return Header(config=model)
     if Path(model).exists():
         return checkpoint.read_header(model)
-    return Header(config=resolve(os.fspath(model)))
+    return Header(config=get_if_no_path(os.fspath(model)))

@@ -19,8 +19,9 @@ from parity.null_gradients import explained, joined
 from parity.rules import Names, Rule
 from parity.sides import JaxSide, Measurements, Prepare, TorchSide
 from parity.twins import to_jax, to_torch, weights
-from vit_spec import ViTConfig, checkpoint, count_parameters, resolve
+from vit_spec import ViTConfig, checkpoint, count_parameters
 from vit_spec.layout import State, to_jax_layout, to_torch_layout, torch_name
+from vit_spec.variants import get_if_no_path
 
 Model = vit_jax.ViT | vit_torch.ViT
 Prepares = tuple[Prepare | None, Prepare | None]
@@ -260,7 +261,7 @@ def _weights_of(model: Any, seed: int) -> tuple[State, ViTConfig, str]:
         header, state = checkpoint.read(path)
         return state, header.config, str(path)
     if isinstance(model, str) and path.suffix == "" and len(path.parts) < 3:
-        config = resolve(model)
+        config = get_if_no_path(model)
         return inputs.random_state(config, seed), config, f"{model} (random weights, seed {seed})"
     raise FileNotFoundError(f"{path} does not exist")
 

@@ -1,6 +1,5 @@
 """The table of variants, in timm's naming grammar: `vit_{size}_patch{patch}_{image size}`."""
 
-import re
 from typing import Any
 
 from vit_spec.config import ViTConfig
@@ -50,7 +49,13 @@ def _table() -> dict[str, ViTConfig]:
 
 
 _VARIANTS = _table()
-_LETTERS = {letters: size for size, (letters, *_) in SIZES.items()}
+ALIASES = {
+    f"{SIZES[size][0]}/{patch}" + ("" if image == 224 else f"@{image}"): (
+        f"vit_{size}_patch{patch}_{image}"
+    )
+    for size in SIZES
+    for patch, image in PATCHES[size]
+}
 
 
 def variants() -> list[str]:
@@ -63,18 +68,24 @@ def full_name(name: str) -> str:
 
     Raises `ValueError` listing the near names if there is no such variant.
     """
-    alias = re.fullmatch(r"([A-Za-z0-9]+)/(\d+)(?:@(\d+))?", name)
-    full = name
-    if alias and alias[1] in _LETTERS:
-        full = f"vit_{_LETTERS[alias[1]]}_patch{alias[2]}_{alias[3] or 224}"
+    full = ALIASES.get(name.removesuffix("@224"), name)
     if full not in _VARIANTS:
-        raise ValueError(unknown_name("variant", name, _VARIANTS) + " (all: `parity variants`)")
+        known = [*_VARIANTS, *ALIASES]
+        raise ValueError(unknown_name("variant", name, known) + " (all: `parity variants`)")
     return full
 
 
 def get(name: str, **overrides: Any) -> ViTConfig:
     """The config of a variant or alias, with some fields of `ViTConfig` overridden."""
     return _VARIANTS[full_name(name)].replace(**overrides)
+
+
+def get_if_no_path(name: str) -> ViTConfig:
+    """`get` of a name that is no path: the `ValueError` says that none is there either."""
+    try:
+        return get(name)
+    except ValueError as error:
+        raise ValueError(f"there is no file or directory {name}; {error}") from error
 
 
 def resolve(config_or_name: ViTConfig | str) -> ViTConfig:

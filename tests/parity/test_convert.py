@@ -102,11 +102,15 @@ def test_the_command_check_returns_0_for_equal_and_1_for_different_files(
     ("arguments", "message"),
     [
         (["check", "vit_bas_patch16_224"], "did you mean vit_base_patch16_224"),
+        (["check", "runs/nope"], "no file or directory runs/nope; unknown variant 'runs/nope'"),
+        (["check", "B/17"], "did you mean B/16"),
+        (["check", "b/16"], "did you mean B/16"),
+        (["convert", "x.safetensors", "x", "--model", "m/config.jso"], "no file or directory m/"),
         (["check", "no/such/dir"], "no/such/dir does not exist"),
         (["inspect", "nothing.safetensors"], "nothing.safetensors does not exist"),
         (["inspect", "weights.zip"], "no known format"),
     ],
-    ids=["variant", "path", "file", "format"],
+    ids=["variant", "path_or_name", "alias", "case", "model", "path", "file", "format"],
 )
 def test_broken_input_exits_with_2_and_one_line(arguments, message, capsys):
     assert main(arguments) == 2

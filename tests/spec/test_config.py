@@ -53,6 +53,7 @@ def test_a_variant_has_its_pinned_count(name):
     [
         ("Ti/16", "vit_tiny_patch16_224"),
         ("B/16", "vit_base_patch16_224"),
+        ("B/16@224", "vit_base_patch16_224"),
         ("B/16@384", "vit_base_patch16_384"),
         ("So400m/14", "vit_so400m_patch14_224"),
         ("g/14", "vit_giant_patch14_224"),

@@ -163,6 +163,7 @@ def test_a_folder_of_images_is_trained_on_and_corrupt_ones_counted(
     ("arguments", "message"),
     [
         (["digit"], "unknown recipe 'digit': did you mean digits"),
+        (["nope/dir"], "there is no folder nope/dir; unknown recipe"),
         (
             ["digits", "--model.image-size", "9"],
             "image_size 9 is not a multiple of patch_size 4: use 8 or 12",
@@ -176,7 +177,7 @@ def test_a_folder_of_images_is_trained_on_and_corrupt_ones_counted(
             "warmup_steps 5000 must be within total_steps 2000",
         ),
     ],
-    ids=["recipe", "image_size", "batch_size", "warmup"],
+    ids=["recipe", "folder", "image_size", "batch_size", "warmup"],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, data_dir, tmp_path, capsys):
     try:
