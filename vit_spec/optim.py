@@ -42,10 +42,13 @@ class OptimConfig:
             for name in ("lr", "end_lr", "warmup_steps", "weight_decay", "eps")
             if getattr(self, name) < 0
         ]
-        if self.total_steps < 1 or self.warmup_steps > self.total_steps:
+        if self.total_steps < 1:
+            found.append(f"total_steps {self.total_steps} must be at least 1")
+        elif self.warmup_steps > self.total_steps:
             found.append(
-                f"warmup_steps {self.warmup_steps} must be within total_steps "
-                f"{self.total_steps} >= 1"
+                f"warmup_steps {self.warmup_steps} is more than total_steps {self.total_steps}, "
+                f"which include it: set warmup_steps to {self.total_steps // 10}, say, or "
+                f"total_steps to at least {self.warmup_steps}"
             )
         for name in ("b1", "b2", "label_smoothing", "ema_decay"):
             value = getattr(self, name)

@@ -77,7 +77,7 @@ def test_decay_acts_on_kernels_alone_under_both_twins_names():
 def test_optimizer_numbers_out_of_range_are_all_named():
     with pytest.raises(
         ValueError,
-        match="lr -1 must not be negative; warmup_steps 20 must be within total_steps 10",
+        match="lr -1 must not be negative; warmup_steps 20 is more than total_steps 10",
     ):
         OptimConfig(lr=-1, warmup_steps=20, total_steps=10)
 

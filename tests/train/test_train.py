@@ -174,7 +174,7 @@ def test_a_folder_of_images_is_trained_on_and_corrupt_ones_counted(
         ),
         (
             ["digits", "--optim.warmup-steps", "5000"],
-            "warmup_steps 5000 must be within total_steps 2000",
+            "warmup_steps 5000 is more than total_steps 2000, which include it: set warmup_steps to",
         ),
     ],
     ids=["recipe", "folder", "image_size", "batch_size", "warmup"],
