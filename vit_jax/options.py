@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 Remat = Literal["none", "dots", "full"]
 AttentionKernel = Literal["xla", "cudnn"]
+FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("dtype", "param_dtype"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, jnp.dtype(getattr(self, name)))
+                object.__setattr__(self, name, _float_type(name, getattr(self, name)))
         if jnp.float64 in (self.dtype, self.param_dtype) and not jax.config.jax_enable_x64:
             raise ValueError(
                 "float64 needs JAX's x64 mode: wrap the code in `with jax.enable_x64(True):`"
@@ -44,3 +45,14 @@ class Options:
     def compute_dtype(self) -> Any:
         """The type that activations have."""
         return self.param_dtype if self.dtype is None else self.dtype
+
+
+def _float_type(name: str, value: Any) -> Any:
+    """The dtype of a name or type. Raises `ValueError` unless it is one of `FLOATS`."""
+    try:
+        found = jnp.dtype(value)
+    except TypeError:
+        found = None
+    if found is None or found.name not in FLOATS:
+        raise ValueError(f"{name} {value!r} is none of {', '.join(map(repr, FLOATS))}")
+    return found

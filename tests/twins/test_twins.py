@@ -195,8 +195,10 @@ def test_the_other_sides_channel_order_is_recognised():
     [
         ({"remat": "some"}, "remat 'some' is none of"),
         ({"attention": "flash"}, "attention 'flash' is none of"),
+        ({"dtype": "float33"}, "dtype 'float33' is none of 'float32', 'bfloat16'"),
+        ({"param_dtype": jnp.int32}, "param_dtype .*int32.* is none of 'float32', 'bfloat16'"),
     ],
-    ids=["remat", "attention"],
+    ids=["remat", "attention", "dtype", "param_dtype"],
 )
 def test_an_unknown_option_lists_the_known_ones(options, message):
     with pytest.raises(ValueError, match=message):
