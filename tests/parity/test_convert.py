@@ -124,6 +124,12 @@ def test_inspect_lists_config_and_tensors(directory, capsys):
     assert "patch_embed.proj.weight" in out and "32 x 3 x 8 x 8" in out and "num_heads" in out
 
 
+def test_the_package_runs_as_the_command(directory):
+    command = [sys.executable, "-m", "parity", "inspect", str(directory)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "patch_embed.proj.weight" in result.stdout
+
+
 def test_variants_lists_every_variant_with_its_count(capsys):
     assert main(["variants"]) == 0
     assert "5,717,416" in capsys.readouterr().out
