@@ -43,17 +43,18 @@ BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one recipe and returns the exit code."""
     try:
-        name, recipe = parse(sys.argv[1:] if arguments is None else arguments)
-        return run(name, recipe)
+        try:
+            return run(*parse(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is caught
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell reports it
     except NotFiniteError as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
-        text = (
-            f"{error.strerror}: {error.filename}"
-            if isinstance(error, OSError) and error.strerror
-            else error
-        )
+        text = f"{error.strerror}: {error.filename}" if getattr(error, "strerror", "") else error
         print(f"train: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -174,7 +174,7 @@ def test_a_folder_of_images_is_trained_on_and_corrupt_ones_counted(
         ),
         (
             ["digits", "--optim.warmup-steps", "5000"],
-            "warmup_steps 5000 is more than total_steps 2000, which include it: set warmup_steps to",
+            "warmup_steps 5000 is more than total_steps 2000, which include it: set warmup",
         ),
     ],
     ids=["recipe", "folder", "image_size", "batch_size", "warmup"],
@@ -209,6 +209,19 @@ def test_help_names_every_field(capsys):
         train.main(["digits", "--help"])
     out = capsys.readouterr().out
     assert "--optim.weight-decay" in out and "Images in a step, over all devices." in out
+
+
+@pytest.mark.parametrize(
+    "command", [["train.py", "digits", "--help"], ["-m", "parity", "variants"]], ids=str
+)
+def test_output_that_nobody_reads_ends_quietly(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert result.stderr == ""
 
 
 def test_four_devices_give_the_losses_of_one(data_dir, tmp_path):
