@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import vit_jax
 from vit_data import eval_batches, open_source, train_batches
+from vit_data.folder import FolderSource
 from vit_data.recipes import RECIPES, Recipe
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
@@ -72,10 +73,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
     if first in RECIPES:
         name, base = first, RECIPES[first]()
     elif Path(first).is_dir():
-        name, base = (
-            f"folder_{Path(first).resolve().name}",
-            dataclasses.replace(RECIPES["folder"](), data=first),
-        )
+        name = f"folder_{Path(first).resolve().name}"
+        base = dataclasses.replace(RECIPES["folder"](), data=first)
     else:
         raise ValueError(f"there is no folder {first}; {unknown_name('recipe', first, RECIPES)}")
     about = (RECIPES.get(name, RECIPES["folder"]).__doc__ or "").strip()
@@ -121,11 +120,12 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         workers=recipe.workers,
     )
     folder.claim(recipe.to_dict(), overwrite=recipe.overwrite)
+    if isinstance(sources["train"], FolderSource):
+        print(sources["train"].division)
     print(
         f"training {count_parameters(config):,} parameters on {len(sources['train']):,} "
-        f"images of {recipe.data}, "
-        f"{recipe.optim.total_steps:,} steps of {recipe.batch_size} on {mesh.size} "
-        f"{jax.devices()[0].platform} device(s)"
+        f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} on "
+        f"{mesh.size} {jax.devices()[0].platform} device(s)"
     )
     structure, params = split(new_model(recipe, config))
     first = jax.device_put(init_state(params, recipe.optim), replicated(mesh))
@@ -224,8 +224,7 @@ def steps(
                 }
                 bar.set_postfix_str(
                     f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, accuracy "
-                    f"{values['accuracy']:.1%}, "
-                    f"{values['images_per_second']:,.0f} images/s"
+                    f"{values['accuracy']:.1%}, {values['images_per_second']:,.0f} images/s"
                 )
                 yield state, values
                 pending, clock = [], time.perf_counter()

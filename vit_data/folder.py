@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ class FolderSource:
     """Image files with the classes of their folders; see `Source`. Read when asked for."""
 
     def __init__(
-        self, root: Path, split: str, label_names: tuple[str, ...], files: list[tuple[str, int]]
+        self,
+        root: Path,
+        split: str,
+        label_names: tuple[str, ...],
+        files: list[tuple[str, int]],
+        division: str,
     ) -> None:
         self.name = f"{root}[{split}]"
+        self.division = division  # in words: how the folder is divided into splits, and why
         self.label_names = label_names
         self.num_classes = len(label_names)
         self._root = root
@@ -58,13 +65,14 @@ def open_folder(root: Path, *, split: str) -> FolderSource:
     labels = _classes(root)
     files = _files(root, root, labels)
     _check_every_class(root, labels, files)
-    chosen = [entry for entry in files if hashed_split(entry[0]) == split]
+    splits = [hashed_split(path) for path, _ in files]
+    chosen = [entry for entry, place in zip(files, splits, strict=True) if place == split]
     if not chosen:
         raise ValueError(
             f"split {split!r} of {root} is empty: its {len(files)} images are divided by a hash of "
             f"their names; add images, or make {root}/train and {root}/test"
         )
-    return FolderSource(root, split, labels, chosen)
+    return FolderSource(root, split, labels, chosen, _hashed_division(root, splits))
 
 
 def hashed_split(path: str) -> str:
@@ -78,13 +86,24 @@ def hashed_split(path: str) -> str:
     return SHARES[-1][0]
 
 
+def _hashed_division(root: Path, splits: list[str]) -> str:
+    counts = Counter(splits)
+    shares = ", ".join(f"{counts[name]:,} {name} ({share:.0%})" for name, share in SHARES)
+    return (
+        f"{len(splits):,} images of {root}, divided by a hash of each path so that a file stays in "
+        f"its split: {shares}. Training reads train and test, validation is left for you; to "
+        f"divide them yourself make {root}/train and {root}/test"
+    )
+
+
 def _open_split_folder(root: Path, inner: dict[str, Path], split: str) -> FolderSource:
     order = {
         "train": ("train",),
         "test": ("test", *VALIDATION_NAMES),
         "validation": (*VALIDATION_NAMES, "test"),
     }
-    folder = next(inner[name] for name in order[split] if name in inner)
+    found = {key: next(n for n in names if n in inner) for key, names in order.items()}
+    folder = inner[found[split]]
     labels = _classes(inner["train"])
     if unknown := sorted(set(_subfolders(folder)) - set(labels)):
         raise ValueError(
@@ -96,7 +115,11 @@ def _open_split_folder(root: Path, inner: dict[str, Path], split: str) -> Folder
         _check_every_class(folder, labels, files)
     if not files:
         raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
-    return FolderSource(root, split, labels, files)
+    division = (
+        f"{root} is divided into {', '.join(inner)}: training reads {found['train']} and tests on "
+        f"{found['test']}"
+    )
+    return FolderSource(root, split, labels, files, division)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -26,6 +26,21 @@ def test_the_splits_of_a_flat_folder_divide_its_images(flat):
     assert len(parts[0]) > 50
 
 
+def test_the_division_is_said_with_every_count(flat):
+    sizes = {s: len(open_source(flat, split=s)) for s in ("train", "validation", "test")}
+    said = open_source(flat, split="train").division
+    assert said.startswith("80 images") and "by a hash of each path" in said
+    assert all(f"{size} {split} (" in said for split, size in sizes.items())
+
+
+def test_the_folders_that_training_reads_are_said(flat):
+    for split in ("train", "val"):
+        shutil.copytree(flat / "cat", flat / "own" / split / "cat")
+        shutil.copytree(flat / "dog", flat / "own" / split / "dog")
+    said = open_source(flat / "own", split="train").division
+    assert said.endswith("is divided into train, val: training reads train and tests on val")
+
+
 def test_labels_follow_the_names_of_the_class_folders(flat):
     source = open_source(flat, split="train")
     assert source.label_names == ("cat", "dog")
