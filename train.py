@@ -10,6 +10,7 @@ Exit codes: 0 done, 1 the run failed (loss not finite, twins differ), 2 wrong us
 
 import dataclasses
 import importlib.util
+import inspect
 import os
 import sys
 import time
@@ -77,7 +78,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
         base = dataclasses.replace(RECIPES["folder"](), data=first)
     else:
         raise ValueError(f"there is no folder {first}; {unknown_name('recipe', first, RECIPES)}")
-    about = (RECIPES.get(name, RECIPES["folder"]).__doc__ or "").strip()
+    about = inspect.getdoc(RECIPES.get(name, RECIPES["folder"]))
     return name, tyro.cli(
         Recipe, default=base, args=rest, prog=f"train.py {first}", description=about
     )

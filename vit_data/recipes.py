@@ -1,6 +1,7 @@
 """Recipes: all that a training run is told. A new one is a function here that returns a `Recipe`.
 
-Each one's docstring states its source, its cost and its result: a measured one says on what.
+Each one's docstring, which `--help` shows, states its source, and cost and result where they are
+measured, with the machine.
 """
 
 from collections.abc import Callable
@@ -71,7 +72,8 @@ class Recipe:
 def digits() -> Recipe:
     """scikit-learn's handwritten digits: 1,437 training and 360 test images of 8 x 8 pixels.
 
-    Needs no download and no accelerator; cost and result are in the README.
+    Needs no download and no accelerator. Measured: 98.9 % of the test images after 30 s of
+    training on two CPU cores.
     """
     return Recipe(
         model=ViTConfig(
