@@ -9,6 +9,7 @@ from typing import Any
 from parity.figures import gap_plots, groups, loss_curves
 from parity.findings import Attempt, Cause, Diagnosis
 from parity.markup import code, facts, listing, number, outcome, scrolling, table, text, where
+from parity.render import reached
 from parity.report import LEVELS, Gap, Report
 
 WORST = 30  # rows of the table of the worst tensors
@@ -65,8 +66,7 @@ def _section(title: str, body: str) -> str:
 def _verdict(report: Report, word: str) -> str:
     count = len(report.gaps)
     if report.passed:
-        what = f"up to {report.level}" if len(report.levels) > 1 else report.level
-        line = _sentence(f"{what}: {count:,} quantities agree")
+        line = _sentence(f"{reached(report)}: {count:,} quantities agree")
     elif not count:
         line = "Nothing was compared."
     else:

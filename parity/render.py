@@ -59,11 +59,24 @@ def _where(gap: Gap) -> str:
     return gap.name if gap.step is None else f"{gap.name}, step {gap.step}"
 
 
+def reached(report: Report) -> str:
+    """The last level that was compared; for each dtype where they differ, and why they do."""
+    if len(report.levels) == 1:
+        return report.level
+    last: dict[str, list[str]] = {}  # level -> dtypes
+    for dtype in report.dtypes:
+        level = next((x for x in reversed(report.levels) if report.of(x, dtype)), "weights")
+        last.setdefault(level, []).append(dtype)
+    if list(last) == [report.level]:
+        return f"up to {report.level}"
+    parts = (f"up to {level} in {' and '.join(dtypes)}" for level, dtypes in last.items())
+    return ", ".join(parts) + " (training keeps float32 parameters)"
+
+
 def _verdict(report: Report) -> list[str]:
     cost = f"{report.seconds:.1f} s, peak memory {report.peak_bytes / 2**30:.1f} GiB"
     if report.passed:
-        what = f"up to {report.level}" if len(report.levels) > 1 else report.level
-        return [f"PASS  {what}: {len(report.gaps)} quantities agree  ({cost})"]
+        return [f"PASS  {reached(report)}: {len(report.gaps)} quantities agree  ({cost})"]
     lines = [f"FAIL  {len(report.failures)} of {len(report.gaps)} quantities differ  ({cost})"]
     lines.append("first, in the order of computation:")
     for gap in report.failures[:LIMIT]:

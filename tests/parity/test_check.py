@@ -1,5 +1,7 @@
 """`parity.check` passes for equal twins and fails, naming the place, for every planted bug."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -51,6 +53,15 @@ def test_half_precision_is_compared_up_to_gradients(tiny):
     report = parity.check(tiny, dtype=["bfloat16", "float16"], steps=6)
     assert report.passed, parity.render(report)
     assert "training" not in report.levels
+    assert "PASS  up to gradients in bfloat16 and float16 (" in parity.render(report)
+
+
+def test_the_verdict_says_how_far_each_dtype_went(tiny):
+    found = parity.check(tiny, level="outputs", dtype=["float32", "bfloat16"])
+    last = replace(found.of("outputs", "float32")[0], level="training", name="loss")
+    report = replace(found, level="training", gaps=(*found.gaps, last))
+    assert "PASS  up to outputs: " in parity.render(found)
+    assert "PASS  up to training in float32, up to outputs in bfloat16 (" in parity.render(report)
 
 
 def _swap_query_and_key(model):
