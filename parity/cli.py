@@ -115,23 +115,22 @@ def _check(options: argparse.Namespace) -> int:
     outputs = [writable(path) for path in (options.json, options.html) if path]
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"--json and --html are both {outputs[0]}: choose two files")
-    show = _progress()
     from parity.check import check
     from parity.html import html
+    from parity.progress import Progress
     from parity.render import render
 
-    report = check(
-        options.model,
-        options.against,
-        level=options.level,
-        dtype=options.dtype,
-        batch_size=options.batch_size,
-        steps=options.steps,
-        seed=options.seed,
-        progress=show,
-    )
-    if show:
-        show("")
+    with Progress(sys.stderr) as show:
+        report = check(
+            options.model,
+            options.against,
+            level=options.level,
+            dtype=options.dtype,
+            batch_size=options.batch_size,
+            steps=options.steps,
+            seed=options.seed,
+            progress=show,
+        )
     print(render(report))
     record = certificate(report) if outputs else {}
     if options.json:
