@@ -15,6 +15,7 @@ WORKERS ?= 2
 help:
 	@echo "make train   train on handwritten digits, load in PyTorch, prove equal  (ARGS='fashion_mnist --help')"
 	@echo "make test    lint, types and all tests"
+	@echo "make lint, make types, make unit   its parts; each sets up $(VENV) first"
 	@echo "make format  rewrite the code in the project's style"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
@@ -28,7 +29,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/test.stamp
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
