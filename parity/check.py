@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.compare import over_steps, practice, proof
 from parity.diagnosis.diagnose import explain_pair
 from parity.environment import environment, models, now
+from parity.gaps import over_steps, practice, proof
 from parity.pair import Pair, Prepares, make_pair
 from parity.precision import exact
 from parity.report import LEVELS, Gap, Report

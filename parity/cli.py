@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import math
 import os
 import sys
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
     try:
         code = run(options)
         sys.stdout.flush()  # here, where a closed pipe is caught
@@ -78,6 +80,20 @@ def _parser() -> argparse.ArgumentParser:
         "--against", metavar="DIR|FILE", help="PyTorch side, or source of a conversion"
     )
     verification.set_defaults(run=_verify)
+
+    diagnosis = commands.add_parser("diagnose", help="where two models differ, and why")
+    diagnosis.add_argument("model", metavar="A", help="checkpoint of the JAX side")
+    diagnosis.add_argument("twin", metavar="B", help="checkpoint of the PyTorch side")
+    diagnosis.add_argument("--level", choices=LEVELS, default="gradients")
+    diagnosis.set_defaults(run=_diagnose)
+
+    bugs = commands.add_parser(
+        "mutants", help="how many known bugs the checks catch, and how many the diagnosis names"
+    )
+    bugs.add_argument("--only", metavar="TEXT", default="", help="bugs whose name or group has it")
+    bugs.add_argument("--seeds", type=int, default=200, help="healthy pairs (default: 200)")
+    bugs.add_argument("--json", metavar="FILE", help="write everything that was measured")
+    bugs.set_defaults(run=_mutants)
 
     conversion = commands.add_parser("convert", help="rewrite a checkpoint in another format")
     conversion.add_argument("src", metavar="SRC")
@@ -143,12 +159,39 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    show = _progress()
-    verification = verify(options.certificate, options.model, options.against, progress=show)
-    if show:
-        show("")
+    from parity.progress import Progress
+
+    with Progress(sys.stderr) as show:
+        verification = verify(options.certificate, options.model, options.against, progress=show)
     print(verification)
     return 0 if verification.passed else MISMATCH
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    from parity.functions import diagnose
+    from parity.progress import Progress
+    from parity.render import render_diagnosis
+
+    with Progress(sys.stderr) as show:
+        show("both models")
+        found = diagnose(options.model, options.twin, level=options.level)
+    print(render_diagnosis(found))
+    return MISMATCH if found.location or found.causes or found.unexplained else 0
+
+
+def _mutants(options: argparse.Namespace) -> int:
+    from parity.mutants import run, table
+    from parity.progress import Progress
+
+    chosen = [m for m in run.MUTANTS if options.only in m.name or options.only == m.group]
+    if not chosen and options.only:
+        raise ValueError(f"no bug has {options.only!r} in its name: see `parity mutants --seeds 0`")
+    with Progress(sys.stderr) as show:
+        scores = run.measure(chosen, seeds=options.seeds, progress=show)
+    print(table.render(scores))
+    if options.json:
+        write_text(options.json, json.dumps(table.to_json(scores), indent=2) + "\n")
+    return 0 if scores.passed else MISMATCH
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -204,17 +247,6 @@ def _variants(options: argparse.Namespace) -> int:
             f"{config.mlp_width:5} {count_parameters(config):15,}"
         )
     return 0
-
-
-def _progress() -> Callable[[str], None] | None:
-    """For a check: where to show what it does, and no log of XLA's, which is not ours."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return _status if sys.stderr.isatty() else None
-
-
-def _status(line: str) -> None:
-    """One line on the terminal that the next one overwrites."""
-    print(f"\r\x1b[2K{line and 'checking ' + line + ' ...'}", end="", file=sys.stderr, flush=True)
 
 
 def _message(error: Exception) -> str:

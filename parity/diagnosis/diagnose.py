@@ -148,11 +148,7 @@ class _Explanation:
             self.unexplained.append(place)
             for found in (ours, theirs):
                 side = "JAX" if found is ours else "PyTorch"
-                for settings, residual in found.attempts:
-                    text = ", ".join(f"{k} {v}" for k, v in settings.items())
-                    self.attempts.append(
-                        Attempt(place=place, hypothesis=f"{side}: {text}", residual=residual)
-                    )
+                self.attempts += found.as_attempts(side)
             return
         for what in dict.fromkeys([*ours.settings, *theirs.settings]):
             a = ours.settings.get(what, "float64")

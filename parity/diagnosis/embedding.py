@@ -16,7 +16,7 @@ from parity.diagnosis.trace import Trace
 from vit_spec import ViTConfig
 from vit_spec.positions import cubic, sincos2d
 
-KERNELS = ("bicubic, a = -0.5", "bicubic, a = -0.75", "bilinear", "nearest")
+KERNELS = ("bicubic, a = -0.5", "bicubic, a = -0.75", "bilinear", "nearest", "nearest-exact")
 EDGES = ("renormalised", "clamped")
 CORNERS = ("half-pixel", "aligned")
 STATISTICS = {
@@ -157,8 +157,9 @@ def _matrix(
     if corners == "aligned":
         centres = np.arange(target) * ((source - 1) / max(1, target - 1))
     stretch = max(scale, 1.0) if antialias == "on" else 1.0
-    if kernel == "nearest":
-        taps = np.clip(np.floor((np.arange(target) + 0.5) * scale), 0, source - 1).astype(int)
+    if kernel.startswith("nearest"):
+        half = 0.5 if kernel == "nearest-exact" else 0.0
+        taps = np.clip(np.floor((np.arange(target) + half) * scale), 0, source - 1).astype(int)
         return torch.from_numpy(np.eye(source)[taps])
     reach = int(np.ceil((1 if kernel == "bilinear" else 2) * stretch)) + 1
     taps = np.floor(centres)[:, None] + np.arange(-reach, reach + 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from parity.diagnosis.trace import gap_of
+from parity.findings import Attempt
 
 Settings = Mapping[str, str]
 BUDGET = 3000
@@ -38,6 +39,17 @@ class Identified:
     settings: dict[str, str] | None  # None: nothing fits
     residual: float
     attempts: tuple[tuple[dict[str, str], float], ...] = ()  # what was tried, nearest first
+
+    def as_attempts(self, side: str) -> list[Attempt]:
+        """What was tried for one side, by what is unusual in it."""
+        texts = []
+        for settings, residual in self.attempts:
+            unusual = [f"{k} {v}" for k, v in settings.items() if v != self.segment.knobs[k][0]]
+            texts.append((f"{side}: {', '.join(unusual) or 'the usual form'}", residual))
+        return [
+            Attempt(place=self.segment.place, hypothesis=text, residual=residual)
+            for text, residual in texts
+        ]
 
 
 def identify(segment: Segment, bound: float) -> Identified:

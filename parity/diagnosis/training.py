@@ -36,10 +36,7 @@ def explain_training(
             if a.settings is b.settings and gap_of(a.segment.target, b.segment.target) <= bound:
                 continue
             unexplained.append(place)
-            for found, side in ((a, "JAX"), (b, "PyTorch")):
-                for settings, residual in found.attempts:
-                    text = f"{side}: " + ", ".join(f"{k} {v}" for k, v in settings.items())
-                    attempts.append(Attempt(place=place, hypothesis=text, residual=residual))
+            attempts += a.as_attempts("JAX") + b.as_attempts("PyTorch")
             continue
         for what, form in a.settings.items():
             other = b.settings.get(what, form)

@@ -112,13 +112,16 @@ def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterat
     tokens = torch.as_tensor(trace.events[last[-1]].output)
     norm = {k.partition(".")[2]: v for k, v in trace.state.items()
             if k.partition(".")[0] in ("norm", "fc_norm")}  # fmt: skip
-    before = "before pooling" if "norm.weight" in trace.state else "after pooling"
-    norms = (before, *({"before pooling", "after pooling", "left out"} - {before}))
+    norms = ("before pooling", "after pooling", "left out")
+    if not norm:
+        norms = norms[2:]
+    elif "norm.weight" not in trace.state:
+        norms = ("after pooling", "before pooling", "left out")
     forms = ("class token", "mean of patches", "mean of all tokens", "mean of all but the first",
              "last token", "maximum of patches")  # fmt: skip
     first = {"token": forms[0], "mean": forms[1]}.get(usual, forms[0])
     knobs: dict[str, tuple[str, ...]] = {
-        "last norm": tuple(sorted(norms, key=lambda n: n != before)),
+        "last norm": norms,
         "pooling": (first, *(form for form in forms if form != first)),
         "epsilon": (f"{norm_eps:g}", "1e-05", "1e-06", "1e-12"),
     }
@@ -131,6 +134,9 @@ def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterat
                  "pooling": ("patches", "all tokens")}  # fmt: skip
 
     def normed(x: Tensor, settings: Settings) -> Tensor:
+        for event in (trace.events.get("norm"), trace.events.get("fc_norm")):
+            if event and event.input is not None and torch.equal(event.input, x):
+                return torch.as_tensor(event.output)  # judged as a layer of its own
         width = x.shape[-1:]
         return F.layer_norm(x, width, norm["weight"], norm["bias"], float(settings["epsilon"]))
 

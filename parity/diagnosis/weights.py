@@ -26,8 +26,8 @@ def of_weights(
     for name in dict.fromkeys([*torch_state, *jax]):
         ours, theirs = jax.get(name), torch_state.get(name)
         if ours is None or theirs is None:
-            has, lacks = ("PyTorch", "JAX") if ours is None else ("JAX", "PyTorch")
-            yield _cause(name, "parameter", *_sides(f"{lacks} has none", f"{has} has it", lacks))
+            lacks = "JAX" if ours is None else "PyTorch"
+            yield _cause(name, "parameter", *_sides("has none", "has it", lacks))
             continue
         if ours.shape == theirs.shape and torch.equal(ours, theirs):
             continue

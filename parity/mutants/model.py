@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from parity.mutants.mutant import Mutant, Plant
 from vit_spec.positions import sincos2d
+from vit_torch.masks import of_block
 
 Change = Callable[[Any], None]
 ORDER, LAYOUT = "order in qkv", "layout of qkv"
@@ -93,7 +94,13 @@ def _per_channel(qkv: Tensor, heads: int) -> Any:
 
 
 def _without_norms(block: Any) -> None:
-    block.attn.q_norm = block.attn.k_norm = nn.Identity()
+    def forward(self: Any, x: Tensor) -> Tensor:
+        b, t, d = x.shape
+        parts = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads)
+        y = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4))
+        return self.proj(y.transpose(1, 2).reshape(x.shape))
+
+    _rebind(block.attn, forward)
 
 
 def _no_value_bias(self: Any, x: Tensor) -> Tensor:
@@ -117,8 +124,20 @@ def _pooling(form: str) -> Change:
     return lambda model: _rebind(model, lambda self, x: _pool(self, x, form), "pool")
 
 
+def _no_last_norm(model: Any) -> None:
+    def features(self: Any, images: Tensor, masks: Any = None) -> Tensor:
+        x = self.embed(images)
+        for i, block in enumerate(self.blocks):
+            x = block(x, of_block(masks, i))
+        return x
+
+    _rebind(model, features, "features")
+
+
 def _norm_after(model: Any) -> None:
-    model.fc_norm, model.norm = model.norm, nn.Identity()
+    _no_last_norm(model)
+    _rebind(model, lambda self, x: self.norm(
+        x[:, self.config.num_prefix_tokens :].mean(1)), "pool")  # fmt: skip
 
 
 def _linear_pre_logits(model: Any) -> None:
@@ -306,7 +325,7 @@ MODEL = (
            "left out", "head"),
     Mutant("LayerScale left out", "model", _torch(_each_block(_no_layer_scale)), "LayerScale",
            "left out", config=SCALED),
-    Mutant("last norm left out", "model", _torch(_set("norm", nn.Identity())), "last norm",
+    Mutant("last norm left out", "model", _torch(_no_last_norm), "last norm",
            "left out", "pool"),
     Mutant("last norm after pooling", "model", _torch(_norm_after), "last norm", "after pooling",
            "pool", MEAN),
@@ -325,17 +344,19 @@ MODEL = (
     Mutant("position of the class token left out", "model", _torch(_embed(class_position=False)),
            "position of the class token", "left out", "embed"),
     Mutant("position embedding: bicubic a = -0.75 without antialias", "model",
-           _torch(_interpolate("bicubic")), "resampling kernel", "a = -0.75", "embed"),
+           _torch(_interpolate("bicubic")), "resampling kernel", "a = -0.75", "embed",
+           also=("resampling antialias", "resampling edges")),
     Mutant("position embedding: bilinear for bicubic", "model",
            _torch(_interpolate("bilinear", antialias=True)), "resampling kernel", "bilinear",
            "embed"),
     Mutant("position embedding: bilinear without antialias", "model",
-           _torch(_interpolate("bilinear")), "resampling antialias", "off", "embed"),
+           _torch(_interpolate("bilinear")), "resampling antialias", "off", "embed",
+           also=("resampling kernel",)),
     Mutant("position embedding: nearest", "model", _torch(_interpolate("nearest")),
            "resampling kernel", "nearest", "embed"),
     Mutant("position embedding: aligned corners", "model",
            _torch(_interpolate("bilinear", align_corners=True)), "resampling corners", "aligned",
-           "embed"),
+           "embed", also=("resampling kernel", "resampling antialias")),
     Mutant("position embedding: edges clamped", "model", _torch(_embed(_clamped)),
            "resampling edges", "clamped", "embed"),
     Mutant("patches column by column", "model", _torch(_embed(column_major=True)), "patches",

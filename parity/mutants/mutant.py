@@ -69,6 +69,7 @@ class Mutant:
     place: str = ""  # part of where
     config: dict[str, Any] = field(default_factory=dict)  # changes of `SUBJECT`
     raw: bool = False  # both sides take 8-bit images
+    also: tuple[str, ...] = ()  # behaviours that the same bug changes as well
 
     def pair(self, seed: int) -> TwinPair:
         """The pair with the bug."""
