@@ -12,10 +12,12 @@ from parity.convert import convert, inspect
 from parity.findings import Cause, Diagnosis, Location
 from parity.render import render
 from parity.report import LEVELS, Gap, Report
+from parity.rules import Names, Rule, fused, heads, permute
 from parity.verify import Verification, verify
 
 if TYPE_CHECKING:
     from parity.check import check
+    from parity.structures import Image
     from parity.training_state import training_to_jax, training_to_torch
     from parity.twins import to_jax, to_torch
 
@@ -24,13 +26,19 @@ __all__ = [
     "Cause",
     "Diagnosis",
     "Gap",
+    "Image",
     "Location",
+    "Names",
     "Report",
+    "Rule",
     "Verification",
     "certificate",
     "check",
     "convert",
+    "fused",
+    "heads",
     "inspect",
+    "permute",
     "render",
     "to_jax",
     "to_torch",
@@ -45,6 +53,10 @@ def __getattr__(name: str) -> Any:
         from parity.check import check
 
         return check
+    if name == "Image":
+        from parity.structures import Image
+
+        return Image
     if name in ("to_jax", "to_torch"):
         import parity.twins
 

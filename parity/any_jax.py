@@ -3,15 +3,16 @@
 Twin: `parity/any_torch.py`. Names and layout of what is measured are PyTorch's.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from flax.core import meta
 
 import vit_jax.training as training
 from parity.capture import IMAGE_MODULES, Call, linen_calls, nnx_calls
@@ -23,17 +24,27 @@ from vit_jax.functional import Params, cast, undotted
 from vit_spec import OptimConfig, is_decayed
 from vit_spec.layout import State
 
+Form = tuple[Any, tuple[tuple[int, Any], ...]]
+"""Structure of a call's arguments, and those that are no arrays, such as `train=False`."""
+
 
 def flat(tree: Any) -> dict[str, Any]:
-    """A tree of parameters by dotted name; Linen's outer `params` is not part of the names."""
-    if not isinstance(tree, Mapping):
-        raise ValueError(
-            f"parameters must be a nested dict of arrays, as Flax and Haiku keep them, not "
-            f"{type(tree).__name__}"
+    """A tree of arrays by dotted name; Linen's collections, such as `params`, are not named."""
+    tree = meta.unbox(tree)
+    collections = isinstance(tree, Mapping) and "params" in tree
+    leaves: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = ".".join(
+            str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k))))
+            for k in path[collections:]
         )
-    leaves = flax.traverse_util.flatten_dict(dict(tree), sep=".")
-    if leaves and all(name.startswith(("params.", "batch_stats.")) for name in leaves):
-        leaves = {name.partition(".")[2]: leaf for name, leaf in leaves.items()}
+        if not hasattr(leaf, "dtype"):
+            raise ValueError(
+                f"parameters must be arrays, but {name or 'the tree'} is of type "
+                f"{type(leaf).__name__}: keep such settings in the function "
+                f"(functools.partial(model.apply, train=False))"
+            )
+        leaves[name] = leaf
     return leaves
 
 
@@ -70,13 +81,18 @@ class AnyJax:
 
         elif isinstance(model, tuple):
             function, tree = model
-            self.variables = _variables(jax.tree.map(self._leaf, dict(tree)))
-            self.params = {name: self._leaf(leaf) for name, leaf in flat(tree).items()}
-            names_of_tree = list(flax.traverse_util.flatten_dict(dict(tree)))
+            flat(tree)  # raises unless all leaves are arrays
+            tree = jax.tree.map(self._leaf, meta.unbox(tree))
+            linen = isinstance(tree, Mapping) and "params" in tree
+            params = tree["params"] if linen else tree
+            rest = {kind: part for kind, part in tree.items() if kind != "params"} if linen else {}
+            self.params, self.buffers = flat(params), flat(rest.get("batch_stats", {}))
+            self.variables = {**rest, "params": params}
+            structure = jax.tree.structure(params)
 
             def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
-                nested = zip(names_of_tree, params.values(), strict=True)
-                return function(flax.traverse_util.unflatten_dict(dict(nested)), *args, **kwargs)
+                filled = jax.tree.unflatten(structure, list(params.values()))
+                return function({**rest, "params": filled} if linen else filled, *args, **kwargs)
 
         else:
             self.params = {}
@@ -86,7 +102,7 @@ class AnyJax:
 
         self.apply = apply
         self.order = list(self.params)
-        self._forward = jax.jit(self._outputs)
+        self._forward = jax.jit(self._run, static_argnums=0)
 
     def state(self) -> State:
         """Parameters and batch statistics in PyTorch's names and layout."""
@@ -96,8 +112,8 @@ class AnyJax:
 
     def outputs(self, given: Any) -> Measurements:
         """Every output by its place in the structure."""
-        args, kwargs = self._arguments(given)
-        for name, value in self._forward(self.params, args, kwargs).items():
+        form, arrays = self._split(given)
+        for name, value in self._forward(form, self.params, arrays).items():
             yield name, numpy(value)
 
     def layers(self, given: Any) -> Measurements:
@@ -110,19 +126,18 @@ class AnyJax:
 
     def gradients(self, given: Any, cotangent: Mapping[str, np.ndarray]) -> Measurements:
         """Gradients of sum(outputs * cotangent) for floating-point inputs and every parameter."""
-        leaves: list[Any] = []
-        replaced(given, lambda value: leaves.append(self._leaf(value)))
-        floats = {str(i): leaf for i, leaf in enumerate(leaves) if is_float(leaf)}
-
-        def run(params: Params, floats: dict[str, Any]) -> Any:
-            filled = iter([floats.get(str(i), leaf) for i, leaf in enumerate(leaves)])
-            args, kwargs = arguments(replaced(given, lambda value: next(filled)))
-            outputs = self._outputs(params, args, kwargs)
-            return {name: outputs[name] for name in cotangent}
+        form, arrays = self._split(given)
+        floats = {i: array for i, array in enumerate(arrays) if is_float(array)}
 
         @jax.jit
-        def backward(params: Params, floats: dict[str, Any], pull: Any) -> Any:
-            return jax.vjp(run, params, floats)[1](pull)
+        def backward(params: Params, floats: dict[int, Any], pull: Any) -> Any:
+            def run(params: Params, floats: dict[int, Any]) -> Any:
+                filled = [floats.get(i, array) for i, array in enumerate(arrays)]
+                outputs = self._run(form, params, filled)
+                return {name: outputs[name] for name in cotangent}
+
+            outputs, back = jax.vjp(run, params, floats)
+            return back({name: pull[name].astype(o.dtype) for name, o in outputs.items()})
 
         pull = {name: jnp.asarray(value, self.dtype) for name, value in cotangent.items()}
         of_params, of_inputs = backward(self.params, floats, pull)
@@ -133,15 +148,17 @@ class AnyJax:
     def train(self, config: OptimConfig, batches: Iterable[AnyBatch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, rate, parameters, moments and average."""
         theirs = self.names.torch_names({n: p.ndim for n, p in self.params.items()})
+        ranks = {name: p.ndim for name, p in self._in_torch_layout(self.params).items()}
         optimizer = training.make_optimizer(
-            config, is_decayed=lambda name, rank: is_decayed(theirs[name][0], rank)
+            config,  # PyTorch's rank: Linen's biases of attention are matrices (heads, channels)
+            is_decayed=lambda name, rank: is_decayed(theirs[name][0], ranks[theirs[name][0]]),
         )
         schedule = training.make_schedule(config)
 
-        @jax.jit
-        def update(state: training.TrainState, args: Any, kwargs: Any, targets: Any) -> Any:
+        @functools.partial(jax.jit, static_argnums=0)
+        def update(form: Form, state: training.TrainState, arrays: Any, targets: Any) -> Any:
             def objective(params: Params) -> Any:
-                return loss(self._outputs(params, args, kwargs), targets, config)
+                return loss(self._run(form, params, arrays), targets, config)
 
             value, grads = jax.value_and_grad(objective)(state.params)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -159,12 +176,12 @@ class AnyJax:
             jnp.zeros((), jnp.int32), params, optimizer.init(params), dict(params)
         )
         for batch in batches:
-            args, kwargs = self._arguments(batch.inputs)
+            form, arrays = self._split(batch.inputs)
             targets = {
                 name: jnp.asarray(t, self.dtype if t.dtype.kind == "f" else None)
                 for name, t in batch.targets.items()
             }
-            state, metrics = update(state, args, kwargs, targets)
+            state, metrics = update(form, state, arrays, targets)
             yield self._step_measurements(state, metrics)
 
     def calls(self, given: Any) -> list[Call]:
@@ -192,8 +209,13 @@ class AnyJax:
     def _in_torch_layout(self, tree: Mapping[str, Any]) -> State:
         return self.names.to_torch({name: np.asarray(tree[name]) for name in self.order})
 
-    def _outputs(self, params: Params, args: Any, kwargs: Any) -> dict[str, Any]:
-        """Floating-point outputs by name, in PyTorch's layout."""
+    def _run(self, form: Form, params: Params, arrays: Any) -> dict[str, Any]:
+        """Outputs by name, in PyTorch's layout."""
+        structure, constants = form
+        leaves = list(arrays)
+        for place, constant in constants:
+            leaves.insert(place, constant)
+        args, kwargs = jax.tree.unflatten(structure, leaves)
         ordered = {name: params[name] for name in self.order}
         outputs = dict(named(self.apply(ordered, *args, **kwargs), "output"))
         return {
@@ -204,13 +226,15 @@ class AnyJax:
     def _arguments(self, given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return arguments(replaced(given, self._leaf))
 
+    def _split(self, given: Any) -> tuple[Form, list[Any]]:
+        """Inputs as what a compiled function is made for, and the arrays that it is fed."""
+        leaves, structure = jax.tree.flatten(self._arguments(given))
+        constants = tuple((i, v) for i, v in enumerate(leaves) if not isinstance(v, jax.Array))
+        return (structure, constants), [v for v in leaves if isinstance(v, jax.Array)]
+
     def _leaf(self, value: Any) -> Any:
         array = value.array if isinstance(value, Image) else value
         return jnp.asarray(array, self.dtype if is_float(array) else None)
-
-
-def _variables(tree: Any) -> Any:
-    return tree if "params" in tree else {"params": tree}
 
 
 def loss(outputs: Mapping[str, Any], targets: Mapping[str, Any], config: OptimConfig) -> Any:

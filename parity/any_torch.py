@@ -32,7 +32,7 @@ class AnyTorch:
             self.device = next((p.device for p in self.model.parameters()), self.device)
 
     def state(self) -> State:
-        """Parameters and buffers of floating type by name."""
+        """Parameters and saved buffers of floating type by name."""
         return {name: to_numpy(t) for name, t in self._tensors().items()}
 
     def parameters(self) -> dict[str, Tensor]:
@@ -122,7 +122,8 @@ class AnyTorch:
     def _tensors(self) -> dict[str, Tensor]:
         if not isinstance(self.model, nn.Module):
             return {}
-        buffers = {name: b for name, b in self.model.named_buffers() if b.is_floating_point()}
+        saved = self.model.state_dict()  # without the buffers that are computed anew
+        buffers = {n: b for n, b in self.model.named_buffers() if n in saved and is_float(b)}
         return {**self.parameters(), **buffers}
 
     def _zero_grad(self) -> None:

@@ -6,13 +6,14 @@ module comes after its parts.
 """
 
 import contextlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from flax import linen, nnx
-from torch import nn
+from torch import Tensor, nn
 
 from parity.structures import named
 
@@ -38,19 +39,25 @@ class Call:
 
 @contextlib.contextmanager
 def torch_calls(model: nn.Module) -> Iterator[list[Call]]:
-    """The calls of a PyTorch model's modules while the block runs."""
+    """The calls of a PyTorch model's modules while the block runs, safe from operations in place
+    such as `nn.ReLU(inplace=True)`."""
     calls: list[Call] = []
+    begun: list[tuple[Any, Any]] = []  # arguments of the modules that are running, innermost last
+    copies = _Copies()
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        begun.append((copies.of(args), copies.of(kwargs)))
 
     def hook(path: str) -> Any:
         def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            calls.append(Call(path, module, args, kwargs, output))
+            calls.append(Call(path, module, *begun.pop(), copies.of(output)))
 
         return record
 
-    handles = [
-        module.register_forward_hook(hook(path), with_kwargs=True)
-        for path, module in model.named_modules()
-    ]
+    handles = []
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(module.register_forward_hook(hook(path), with_kwargs=True))
     try:
         yield calls
     finally:
@@ -111,6 +118,30 @@ def linen_calls() -> Iterator[list[Call]]:
 
     with linen.intercept_methods(record):
         yield calls
+
+
+class _Copies:
+    """Copies of tensors as they are now; one that has not changed since is not copied again."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[Any, int, Tensor]] = {}
+
+    def of(self, value: Any) -> Any:
+        """The same structure with a copy in place of every tensor."""
+        if isinstance(value, Tensor):
+            return value if value.is_inference() else self._copy(value)
+        if isinstance(value, Mapping):
+            return {key: self.of(item) for key, item in value.items()}
+        if hasattr(value, "_asdict"):
+            return type(value)(*map(self.of, value))
+        return type(value)(map(self.of, value)) if isinstance(value, tuple | list) else value
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        known = self.kept.get(id(tensor))
+        if known is None or known[0]() is not tensor or known[1] != tensor._version:
+            known = weakref.ref(tensor), tensor._version, tensor.clone()
+            self.kept[id(tensor)] = known
+        return known[2]
 
 
 def _traced(output: Any) -> bool:

@@ -1,5 +1,6 @@
 """Two models to compare: this project's twins, or any JAX model and any PyTorch model."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ from parity import inputs
 from parity.any_jax import AnyJax
 from parity.any_torch import AnyTorch
 from parity.feeds import AnyFeed, TwinFeed
-from parity.null_gradients import explained, joined
+from parity.null_gradients import beside_weights, explained, joined, null_biases, told
 from parity.rules import Names, Rule
 from parity.sides import JaxSide, Measurements, Prepare, TorchSide
+from parity.structures import Image, is_float, named
 from parity.twins import to_jax, to_torch, weights
 from vit_spec import ViTConfig, checkpoint, count_parameters
 from vit_spec.layout import State, to_jax_layout, to_torch_layout, torch_name
@@ -105,8 +107,6 @@ class TwinPair:
 class AnyPair:
     """Any JAX model and any PyTorch model, with the user's inputs and rules."""
 
-    notes: tuple[str, ...] = ()
-
     def __init__(
         self,
         jax_model: Any,
@@ -155,7 +155,19 @@ class AnyPair:
         return [iter([p for p in stream if p[0] in shared]) for stream in streams]
 
     def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
-        return stream
+        return beside_weights(stream, lambda: self._without_gradient)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return told(self._without_gradient)
+
+    @functools.cached_property
+    def _without_gradient(self) -> frozenset[str]:
+        """Modules whose bias has no gradient in exact arithmetic, seen on PyTorch's side."""
+        torch = AnyTorch(self.torch_model, "float64")
+        given = self.feed.sets("float64")[""]
+        shapes = {name: a.shape for name, a in torch.outputs(given) if is_float(a)}
+        return null_biases(torch.gradients(given, self.feed.cotangent(shapes, "float64")))
 
     def _jax(self, dtype: str) -> AnyJax:
         return AnyJax(self.jax_model, dtype, self.names, image_outputs=self.image_outputs)
@@ -185,6 +197,13 @@ def make_pair(
         if twin is None or given is None:
             lacking = "a PyTorch model to compare with" if twin is None else "inputs="
             raise ValueError(f"{_called(model)} is not one of this project's twins: give {lacking}")
+        wrong = [
+            f"{place} is of type {type(v).__module__}.{type(v).__name__}"
+            for place, v in named(given, "inputs")
+            if not isinstance(v, np.ndarray | np.generic | Image)
+        ]
+        if wrong:
+            raise ValueError(f"inputs= takes NumPy arrays and parity.Image, but {', '.join(wrong)}")
         return AnyPair(model, twin, given, rules=rules, image_outputs=image_outputs, seed=seed)
     if given is not None or rules:
         raise ValueError(
@@ -217,6 +236,8 @@ def _is_foreign(model: Any) -> bool:
 
 def _called(model: Any) -> str:
     model = model[0] if isinstance(model, tuple) else model
+    while isinstance(model, functools.partial):
+        model = model.func
     model = getattr(model, "__self__", model) if isinstance(model, Callable) else model
     return getattr(model, "__name__", type(model).__name__)
 

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from parity.findings import Diagnosis
 from parity.report import Gap, Report
 
 LIMIT = 12  # failures that are listed in full
+PLACES, NEAREST = 4, 3  # unexplained places that are listed, and hypotheses at each of them
 
 
 def render(report: Report) -> str:
-    """A table of the largest gap a level, then the verdict and what failed first."""
+    """A table of the largest gap a level, the verdict, what failed first, and the diagnosis."""
     lines = [f"{report.subject}: {report.parameters:,} parameters", ""]
     rows: list[tuple[str, ...]] = [
         ("level", "dtype", "compared", "largest gap", "bound", "where", "")
@@ -25,7 +27,18 @@ def render(report: Report) -> str:
         )
         lines.append("  ".join(cells).rstrip())
     lines += ["", *(f"note: {text}" for text in report.notes)]
-    return "\n".join([*lines, *_verdict(report)])
+    lines += _verdict(report)
+    if report.diagnosis is not None and not report.passed:
+        lines += ["", *_diagnosis(report.diagnosis)]
+    return "\n".join(lines)
+
+
+def first_failure(report: Report) -> str:
+    """What failed first, in one line."""
+    if not report.gaps:
+        return f"{report.subject}: nothing was compared"
+    gap = report.failures[0]
+    return f"{report.subject}: {gap.level} in {gap.dtype}: {_where(gap)}: {_why(gap)}"
 
 
 def _row(report: Report, level: str, dtype: str) -> tuple[str, ...]:
@@ -80,16 +93,31 @@ def _verdict(report: Report) -> list[str]:
     lines = [f"FAIL  {len(report.failures)} of {len(report.gaps)} quantities differ  ({cost})"]
     lines.append("first, in the order of computation:")
     for gap in report.failures[:LIMIT]:
-        if gap.vacuous and gap.passed:
-            text = (
-                "zero on both sides, which proves nothing: "
-                "is the head still untrained? Check a config instead"
-            )
-        else:
-            text = f"gap {gap.gap:.1e}, bound {gap.bound:.1e}" + (
-                f"  ({gap.note})" if gap.note else ""
-            )
-        lines.append(f"  {gap.level:9} {gap.dtype:8} {_where(gap)}: {text}")
+        lines.append(f"  {gap.level:9} {gap.dtype:8} {_where(gap)}: {_why(gap)}")
     if len(report.failures) > LIMIT:
         lines.append(f"  ... and {len(report.failures) - LIMIT} more")
     return lines
+
+
+def _why(gap: Gap) -> str:
+    if gap.vacuous and gap.passed:
+        return (
+            "zero on both sides, which proves nothing: "
+            "is the head still untrained? Check a config instead"
+        )
+    return f"gap {gap.gap:.1e}, bound {gap.bound:.1e}" + (f"  ({gap.note})" if gap.note else "")
+
+
+def _diagnosis(diagnosis: Diagnosis) -> list[str]:
+    lines = ["diagnosis:"]
+    if diagnosis.location:
+        lines.append(f"  {diagnosis.location}")
+    lines += [f"  cause: {cause}" for cause in diagnosis.causes]
+    for place in diagnosis.unexplained[:PLACES]:
+        lines.append(f"  unexplained: {place}")
+        nearest = [a for a in diagnosis.ruled_out if a.place == place][:NEAREST]
+        lines += [f"    nearest: {a.hypothesis}: residual {a.residual:.1e}" for a in nearest]
+    if len(diagnosis.unexplained) > PLACES:
+        lines.append(f"  ... and {len(diagnosis.unexplained) - PLACES} more unexplained places")
+    lines += [f"  note: {note}" for note in diagnosis.notes]
+    return lines if len(lines) > 1 else [*lines, "  no part of the models was seen to differ"]

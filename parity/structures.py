@@ -31,6 +31,8 @@ def replaced(value: Any, leaf: Any) -> Any:
     """The same structure with `leaf(array_or_image)` in place of every array."""
     if isinstance(value, Mapping):
         return {key: replaced(item, leaf) for key, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return type(value)(*(replaced(item, leaf) for item in value))
     if isinstance(value, tuple | list):
         return type(value)(replaced(item, leaf) for item in value)
     return leaf(value) if isinstance(value, Image | np.ndarray) else value

@@ -1,4 +1,4 @@
-"""Formulas of the usual layers: linear, convolution, LayerNorm, activation.
+"""Formulas of the usual layers: linear, convolution, LayerNorm, BatchNorm, activation.
 
 Shapes: b images, i inputs, o outputs of a layer.
 """
@@ -39,6 +39,8 @@ def of_modules(trace: Trace, partner: Trace) -> Iterator[Segment]:
         kind = event.kind
         if kind.startswith("LayerNorm"):
             yield _norm(trace, event)
+        elif kind.startswith("BatchNorm") and trace.weight(path, "running_var") is not None:
+            yield _batch_norm(trace, event)
         elif weight is None:
             continue
         elif kind in ("Linear", "Dense", "NonDynamicallyQuantizableLinear"):
@@ -133,6 +135,36 @@ def _norm(trace: Trace, event: Event) -> Segment:
         {"variance": "fast, E[x^2] - E[x]^2"},
         slack=max(1.0, float((mean.square() / variance).max())),
     )
+
+
+def _batch_norm(trace: Trace, event: Event) -> Segment:
+    """In evaluation. PyTorch's layout: channels are the second axis."""
+    weight, bias, mean, var = (
+        None if (t := trace.weight(event.path, leaf)) is None else t[:, None, None]
+        for leaf in ("weight", "bias", "running_mean", "running_var")
+    )
+    x = torch.as_tensor(event.input)
+    if x.ndim != 4:  # of vectors (b, c): one pixel each
+        x = x[..., None, None]
+    knobs: dict[str, tuple[str, ...]] = {
+        "epsilon": ("1e-05", *(e for e in EPSILONS if e != "1e-05")),
+        "statistics": ("running", "of the batch"),
+    }
+    if weight is not None:
+        knobs["scale"] = ("applied", "left out")
+    if bias is not None:
+        knobs["bias"] = ("added", "left out")
+
+    def predict(settings: Settings) -> Tensor | None:
+        m, v = torch.as_tensor(mean), torch.as_tensor(var)
+        if settings["statistics"] == "of the batch":
+            v, m = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+        y = (x - m) / torch.sqrt(v + float(settings["epsilon"]))
+        y = y if weight is None or settings["scale"] == "left out" else y * weight
+        y = y if bias is None or settings["bias"] == "left out" else y + bias
+        return y.reshape(_output(event).shape)
+
+    return Segment(event.path, _output(event), knobs, predict)
 
 
 def _is_fast(trace: Trace, event: Event) -> bool:

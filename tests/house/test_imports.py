@@ -14,8 +14,10 @@ ALLOWED = {
     "vit_data": {"vit_spec", "numpy", "PIL", "grain", "tensorflow_datasets", "sklearn", "absl"},
     "vit_jax": {"vit_spec", "numpy", "jax", "flax", "optax", "tensorboardX"},
     "vit_torch": {"vit_spec", "numpy", "torch", "ml_dtypes"},
-    "parity": {"vit_spec", "vit_jax", "vit_torch", "numpy", "ml_dtypes", "jax", "torch", "flax"}
-    | {"optax"},
+    "parity": {
+        *("vit_spec", "vit_jax", "vit_torch", "numpy", "ml_dtypes", "jax", "flax", "optax"),
+        *("torch", "pytest"),
+    },
 }
 
 
