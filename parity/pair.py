@@ -35,8 +35,12 @@ class Pair(Protocol):
     subject: str
     parameters: int
     depth: int  # of the tolerance
-    notes: tuple[str, ...]
     feed: Any
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is compared in a special way, and why."""
+        ...
 
     def states(self) -> tuple[State, State, State]:
         """JAX's weights, PyTorch's, and PyTorch's after a round trip through JAX's layout."""
