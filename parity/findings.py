@@ -19,7 +19,7 @@ class Location:
         if not self.culprit:
             return f"{text}; no module differs when fed the same input"
         own = f"fed the same input, {self.culprit} itself differs by {self.own_gap:.1e}"
-        if self.culprit != self.first:
+        if self.first not in (self.culprit, "output"):
             own = f"{self.first} only inherits it: {own}"
         if self.sound:
             own += f", while its parts agree ({', '.join(self.sound)}): look between them"

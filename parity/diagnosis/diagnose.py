@@ -22,6 +22,7 @@ from parity.structures import tensor
 from parity.tolerance import proof_bound
 
 DTYPE = "float64"
+WHOLE = "the model"  # where no part of it differs by itself
 
 
 def explain_pair(pair: Any, *, level: str = "training", steps: int = 20) -> Diagnosis:
@@ -50,7 +51,8 @@ class _Explanation:
         if self.depth_of_level > 0 and not self._random(jax, torch, sets):
             for given in sets.values():
                 self._passes(jax, torch, given)
-            if not self.causes and not self.unexplained:
+            if not self.causes and set(self.unexplained) <= {WHOLE}:
+                self.unexplained.clear()
                 self._functions(jax, torch, sets)
             if self.depth_of_level >= LEVELS.index("optimizer") and self.config is not None:
                 self._training(jax, torch)
