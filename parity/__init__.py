@@ -3,6 +3,7 @@
 The frameworks are imported when something needs them: converting files does not.
 """
 
+import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from parity.certificate import certificate
 from parity.convert import convert, inspect
 from parity.findings import Cause, Diagnosis, Location
-from parity.render import render
+from parity.html import html
+from parity.render import render, render_diagnosis
 from parity.report import LEVELS, Gap, Report
 from parity.rules import Names, Rule, fused, heads, permute
 from parity.verify import Verification, verify
 
 if TYPE_CHECKING:
     from parity.check import check
+    from parity.functions import compare, diagnose
     from parity.structures import Image
     from parity.training_state import training_to_jax, training_to_torch
     from parity.twins import to_jax, to_torch
@@ -34,12 +37,16 @@ __all__ = [
     "Verification",
     "certificate",
     "check",
+    "compare",
     "convert",
+    "diagnose",
     "fused",
     "heads",
+    "html",
     "inspect",
     "permute",
     "render",
+    "render_diagnosis",
     "to_jax",
     "to_torch",
     "training_to_jax",
@@ -48,24 +55,22 @@ __all__ = [
 ]
 
 
+_LAZY = {  # what needs a framework, and where it is
+    "Image": "parity.structures",
+    "check": "parity.check",
+    "compare": "parity.functions",
+    "diagnose": "parity.functions",
+    "to_jax": "parity.twins",
+    "to_torch": "parity.twins",
+    "training_to_jax": "parity.training_state",
+    "training_to_torch": "parity.training_state",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "check":
-        from parity.check import check
-
-        return check
-    if name == "Image":
-        from parity.structures import Image
-
-        return Image
-    if name in ("to_jax", "to_torch"):
-        import parity.twins
-
-        return getattr(parity.twins, name)
-    if name in ("training_to_jax", "training_to_torch"):
-        import parity.training_state
-
-        return getattr(parity.training_state, name)
-    raise AttributeError(f"module 'parity' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'parity' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 class _Package(ModuleType):

@@ -29,7 +29,7 @@ def render(report: Report) -> str:
     lines += ["", *(f"note: {text}" for text in report.notes)]
     lines += _verdict(report)
     if report.diagnosis is not None and not report.passed:
-        lines += ["", *_diagnosis(report.diagnosis)]
+        lines += ["", render_diagnosis(report.diagnosis)]
     return "\n".join(lines)
 
 
@@ -108,7 +108,8 @@ def _why(gap: Gap) -> str:
     return f"gap {gap.gap:.1e}, bound {gap.bound:.1e}" + (f"  ({gap.note})" if gap.note else "")
 
 
-def _diagnosis(diagnosis: Diagnosis) -> list[str]:
+def render_diagnosis(diagnosis: Diagnosis) -> str:
+    """Where two models differ, the causes, and what was ruled out."""
     lines = ["diagnosis:"]
     if diagnosis.location:
         lines.append(f"  {diagnosis.location}")
@@ -120,4 +121,6 @@ def _diagnosis(diagnosis: Diagnosis) -> list[str]:
     if len(diagnosis.unexplained) > PLACES:
         lines.append(f"  ... and {len(diagnosis.unexplained) - PLACES} more unexplained places")
     lines += [f"  note: {note}" for note in diagnosis.notes]
-    return lines if len(lines) > 1 else [*lines, "  no part of the models was seen to differ"]
+    if len(lines) == 1:
+        lines.append("  no part of the models was seen to differ")
+    return "\n".join(lines)
