@@ -74,7 +74,7 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
     resampled = table is not None and grid != config.grid
     own = table is not None and cls is not None and config.class_token_position
     knobs: dict[str, tuple[str, ...]] = {
-        "position embedding": ("added", "left out", "rows and columns swapped", "upside down"),
+        "position embedding": ("added", "left out"),
         "patches": ("row by row", "column by column"),
         "order of tokens": _orders(cls is not None, registers is not None),
     }
@@ -90,7 +90,9 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
         knobs["resampling antialias"] = _first(usual[1], ("on", "off"))
         knobs["resampling edges"] = _first(usual[2], EDGES)
         knobs["resampling corners"] = CORNERS
-    if table is None:
+    if table is not None:
+        knobs["position embedding"] += ("rows and columns swapped", "upside down")
+    else:
         knobs["sine-cosine table"] = _first(
             "frequencies to width/4" if config.pos_embed == "sincos2d_mae" else
             "frequencies to width/4 - 1",

@@ -13,8 +13,8 @@ from parity.findings import Attempt
 Settings = Mapping[str, str]
 BUDGET = 3000
 """Combinations that are tried at most for one part."""
-COARSE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Arithmetic that a part may have used in place of float64."""
+COARSE = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+"""Arithmetic that a part may have used in place of float64; the fewest digits first."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def _combinations(knobs: dict[str, tuple[str, ...]], unusual: int) -> Iterator[d
 def _coarse(segment: Segment, usual: tuple[dict[str, str], float]) -> Identified | None:
     """The usual form in coarser arithmetic, told by values that float64 would hardly produce."""
     settings, residual = usual
-    for name, dtype in reversed(COARSE.items()):
+    for name, dtype in COARSE.items():
         limit = 64 * torch.finfo(dtype).eps
-        if residual <= limit and _representable(segment.target, dtype):
+        if residual <= limit and representable(segment.target, dtype):
             told = {**settings, **segment.told, "arithmetic": name}
             return Identified(segment, told, residual)
     return None
@@ -98,10 +98,11 @@ def _coarse(segment: Segment, usual: tuple[dict[str, str], float]) -> Identified
 def _limit(segment: Segment, settings: Settings, bound: float) -> float:
     """Hardware adds up rounded products in float32."""
     rounded = settings.get("products", "exact") != "exact"
-    if rounded and _representable(segment.target, torch.float32):
+    if rounded and representable(segment.target, torch.float32):
         return 64 * torch.finfo(torch.float32).eps
     return bound * segment.slack
 
 
-def _representable(values: Tensor, dtype: torch.dtype) -> bool:
+def representable(values: Tensor, dtype: torch.dtype) -> bool:
+    """Whether all values are numbers of a coarser type."""
     return bool((values.to(dtype).to(values.dtype) == values).all())
