@@ -173,9 +173,9 @@ def _is_fast(trace: Trace, event: Event) -> bool:
         return False  # coarse arithmetic looks alike
     x = torch.as_tensor(event.input)[:1]
     x = x - x.mean(-1, keepdim=True)
-    shifted = x + 1e5 * x.std()
+    x = x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-30)
     try:
-        outputs = [_again(event, values) for values in (x, shifted)]
+        outputs = [_again(event, values) for values in (x, x + 1e5)]
     except Exception:  # a module that cannot be called on its own
         return False
     return bool((outputs[0] - outputs[1]).abs().max() > FAST_VARIANCE * outputs[0].abs().max())

@@ -1,5 +1,6 @@
 """Why two sides train differently: each step's formulas, side by side."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ def explain_training(
 ) -> tuple[list[Cause], list[str], list[Attempt]]:
     """Causes, places that nothing explains, and what was tried there."""
     ours, theirs = (_identified(pair, side, steps, bound) for side in (jax, torch_side))
-    causes, unexplained, attempts = [], [], []
+    causes: list[Cause] = []
+    unexplained, attempts = [], []
     for place in ours:
         a, b = ours[place], theirs[place]
         if a.settings is None or b.settings is None:
@@ -40,7 +42,8 @@ def explain_training(
             continue
         for what, form in a.settings.items():
             other = b.settings.get(what, form)
-            if form != other:
+            told = any(c.what == what == "weight decay" for c in causes)  # in the gradient, then
+            if form != other and not told:
                 effect = a.segment.predict({**a.settings, **b.settings})
                 causes.append(
                     Cause(
@@ -67,7 +70,9 @@ def _identified(pair: Any, side: Any, steps: int, bound: float) -> Found:
         pull = torch.as_tensor(logits.grad).numpy()
         gradient = {name: tensor(value) for name, value in side.gradients(images, pull)}
         found["first moment"] = identify(of_first_moment(run, gradient), bound)
+        run = _with_betas(run, found["first moment"])
         found["second moment"] = identify(of_second_moment(run), bound)
+        run = _with_betas(run, found["second moment"])
     first = found.get("first moment")
     coupled = bool(first and first.settings and first.settings["weight decay"] == L2[1])
     found["update"] = identify(of_updates(run, coupled), bound)
@@ -94,6 +99,12 @@ def _run(pair: Any, side: Any, steps: int) -> tuple[Run, Any]:
     start = {name: value for name, value in _start(side).items() if name in recorded[0].params}
     labels = torch.from_numpy(batches[0].labels)
     return Run(start, outputs["logits"], labels, recorded, optim), batches[0].images
+
+
+def _with_betas(run: Run, found: Identified) -> Run:
+    """The run with the decay rates of the moments as they turned out to be."""
+    betas = {k: float(v) for k, v in (found.settings or {}).items() if k in ("b1", "b2")}
+    return replace(run, optim=replace(run.optim, **betas))
 
 
 def _start(side: Any) -> dict[str, torch.Tensor]:

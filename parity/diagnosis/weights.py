@@ -9,6 +9,8 @@ Shapes: o outputs, i inputs, h heads of k channels.
 import itertools
 from collections.abc import Iterator, Mapping
 
+import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,13 +35,15 @@ def of_weights(
             continue
         gap = gap_of(ours, theirs)
         tried = [
-            (text, gap_of(ours, guess))
-            for text, guess in _guesses(name, theirs, grid)
-            if guess.shape == ours.shape
+            (f"{text} in {side}", gap_of(target, guess))
+            for side, source, target in (("JAX", theirs, ours), ("PyTorch", ours, theirs))
+            for text, guess in _guesses(name, source, grid)
+            if guess.shape == target.shape
         ]
         exact = next((text for text, residual in tried if residual == 0), None)
         if exact:
-            yield _cause(name, "values", exact, "as they are", gap, 0.0)
+            text, _, side = exact.rpartition(" in ")
+            yield _cause(name, "values", *_sides(text, "as they are", side), gap, 0.0)
         elif (text := _one_sided(ours, theirs)) is not None:
             yield _cause(name, "values", *text, gap, 0.0)
         elif (other := _found_elsewhere(name, ours, torch_state)) is not None:
@@ -161,10 +165,11 @@ def _found_elsewhere(name: str, ours: Tensor, theirs: Mapping[str, Tensor]) -> s
 def _rounded(ours: Tensor, theirs: Tensor) -> tuple[str, str] | None:
     if ours.shape != theirs.shape:
         return None
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        text = f"rounded to {str(dtype).removeprefix('torch.')}"
-        if torch.equal(ours, theirs.to(dtype).double()):
-            return text, "as they are"
-        if torch.equal(theirs, ours.to(dtype).double()):
-            return "as they are", text
+    for name in ("float32", "float16", "bfloat16"):
+        text, dtype = f"rounded to {name}", np.dtype(name)
+        for a, b, side in ((ours, theirs, "JAX"), (theirs, ours, "PyTorch")):
+            direct = b.numpy().astype(dtype).astype(np.float64)
+            by_float32 = b.numpy().astype(np.float32).astype(dtype).astype(np.float64)
+            if any(np.array_equal(a.numpy(), guess) for guess in (direct, by_float32)):
+                return _sides(text, "as they are", side)
     return None

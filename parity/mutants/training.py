@@ -61,13 +61,6 @@ def _clip_each(grads: list[Tensor], limit: float | None) -> Tensor:
     return norm
 
 
-def _clip_values(grads: list[Tensor], limit: float | None) -> Tensor:
-    norm = clip_gradients(grads, None)
-    for grad in grads:
-        grad.clamp_(-(limit or math.inf), limit or math.inf)
-    return norm
-
-
 def _clip_square(grads: list[Tensor], limit: float | None) -> Tensor:
     norm = clip_gradients(grads, None)
     for grad in grads:
@@ -106,8 +99,6 @@ TRAINING = (
            "clipping", "1e-6", "first moment"),
     Mutant("clipping tensor by tensor", "training", _with(clip=_clip_each), "clipping",
            "tensor by tensor", "first moment"),
-    Mutant("clipping value by value", "training", _with(clip=_clip_values), "clipping",
-           "value by value", "first moment"),
     Mutant("clipping: root of the norm missing", "training", _with(clip=_clip_square), "clipping",
            "without the root", "first moment"),
     Mutant("no clipping", "training", _with(clip=lambda g, limit: clip_gradients(g, None)),
