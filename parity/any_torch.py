@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import vit_torch.training as training
 from parity.capture import Call, torch_calls
 from parity.feeds import AnyBatch
-from parity.sides import Measurements, train_measurements
+from parity.sides import Measurements, in_dtype, train_measurements
 from parity.structures import Image, arguments, is_float, named, replaced
 from vit_spec import OptimConfig, learning_rate
 from vit_spec.layout import State
@@ -28,7 +28,7 @@ class AnyTorch:
         self.model: Any = model
         self.device = torch.device("cpu")
         if isinstance(model, nn.Module):
-            self.model = copy.deepcopy(model).to(self.dtype).eval()
+            self.model = in_dtype(model, self.dtype)
             self.device = next((p.device for p in self.model.parameters()), self.device)
 
     def state(self) -> State:

@@ -72,7 +72,8 @@ class JaxSide:
             *split(self.model), self._images(images), self._array(cotangent)
         )
         yield "images", np.asarray(of_images)
-        yield from _law(of_params).items()
+        for name in list(of_params):  # handed out one by one
+            yield from _law({name: of_params.pop(name)}).items()
 
     def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, parameters, moments and moving average."""
@@ -151,7 +152,7 @@ class TorchSide:
         training: Any = torch_training,
     ):
         self.dtype = getattr(torch, dtype)
-        self.model: Any = copy.deepcopy(model).to(self.dtype).eval()
+        self.model: Any = in_dtype(model, self.dtype)
         self.device = next(self.model.parameters()).device
         self.prepare, self.training = prepare, training
 
@@ -176,8 +177,8 @@ class TorchSide:
         yield "images", to_numpy(channels_first.grad.permute(0, 2, 3, 1))
         for name, parameter in self.model.named_parameters():  # none: nothing depends on it
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = None  # handed out one by one
             yield name, to_numpy(grad)
-        self.model.zero_grad(set_to_none=True)
 
     def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, parameters, moments and moving average."""
@@ -223,6 +224,14 @@ class TorchSide:
     def _images(self, images: np.ndarray) -> Tensor:
         prepared = images if self.prepare is None else self.prepare(images)
         return self._tensor(prepared).permute(0, 3, 1, 2).contiguous()
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> Any:
+    """A copy of a model in evaluation mode that shares the parameters it already has in `dtype`."""
+    shared: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to(dtype), p.requires_grad) for p in model.parameters()
+    }
+    return copy.deepcopy(model, shared).to(dtype).eval()
 
 
 def _law(params: dict[str, Any]) -> dict[str, np.ndarray]:
