@@ -25,7 +25,7 @@ from vit_spec.training_state import digest
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 TRAINABLE = ("float64", "float32")  # in half precision, training keeps float32 parameters
-ADAM_EPSILON = 1e-5
+ADAM_EPSILON = 1e-4
 """Larger than in training, for a sharper check. Adam multiplies the rounding noise of a gradient
 near zero (the bias of the keys, whose gradient is zero in exact arithmetic) by up to lr / epsilon,
 and an epsilon in the wrong place shows the more the larger it is."""
