@@ -119,9 +119,13 @@ class _Explanation:
         localizer = Localizer(ours, theirs, self.bound, getattr(jax, "variables", None))
         location = localizer.locate()
         self.location = self.location or location
-        before = len(self.causes) + len(self.unexplained)
+        before, known = len(self.causes) + len(self.unexplained), len(self.causes)
         for a, b in _paired(self._segments(ours, theirs), self._segments(theirs, ours)):
             self._compare(identify(a, self.bound), identify(b, self.bound), localizer)
+        order = {"images": -2, "embed": -1, **{path: i for i, path in enumerate(theirs.events)}}
+        self.causes[known:] = sorted(
+            self.causes[known:], key=lambda c: order.get(c.place.partition(" ")[0], len(order))
+        )
         found = len(self.causes) + len(self.unexplained) - before
         if location and location.culprit and not found and not self.causes + self.unexplained:
             self.unexplained.append(location.culprit)

@@ -66,8 +66,8 @@ def test_three_bugs_at_once_are_found_one_after_the_other():
         found = explain_pair(plant.pair(), steps=5)
     assert [cause.what for cause in found.causes] == [
         "position of the class token",
-        "activation",
         "scale",
+        "activation",
         "bias correction",
     ]
     assert found.explained
