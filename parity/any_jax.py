@@ -134,7 +134,11 @@ class AnyJax:
             def run(params: Params, floats: dict[int, Any]) -> Any:
                 filled = [floats.get(i, array) for i, array in enumerate(arrays)]
                 outputs = self._run(form, params, filled)
-                return {name: outputs[name] for name in cotangent}
+                return {  # what only PyTorch returns, or in another shape, failed as an output
+                    name: outputs[name]
+                    for name, pull in cotangent.items()
+                    if name in outputs and jnp.shape(outputs[name]) == pull.shape
+                }
 
             outputs, back = jax.vjp(run, params, floats)
             return back({name: pull[name].astype(o.dtype) for name, o in outputs.items()})

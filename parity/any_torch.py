@@ -60,21 +60,33 @@ class AnyTorch:
         def leaf(value: Any) -> Any:
             leaves.append(self._leaf(value))
             images.append(isinstance(value, Image))
-            return leaves[-1].requires_grad_() if is_float(leaves[-1]) else leaves[-1]
+            if not is_float(leaves[-1]):
+                return leaves[-1]
+            return leaves[-1].requires_grad_().clone()  # the model may work in place
 
         args, kwargs = arguments(replaced(given, leaf))
-        self._zero_grad()
         outputs = dict(named(self.model(*args, **kwargs), "output"))
-        pull = [to_tensor(g).to(self.device, self.dtype) for g in cotangent.values()]
-        torch.autograd.backward([outputs[name] for name in cotangent], pull)
-        for i, (tensor, image) in enumerate(zip(leaves, images, strict=True)):
-            if is_float(tensor):
-                grad: Any = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-                yield f"input {i}", to_numpy(grad.permute(0, 2, 3, 1) if image else grad)
-        for name, parameter in self.parameters().items():
-            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            yield name, to_numpy(grad)
-        self._zero_grad()
+        pulled = {
+            name: to_tensor(pull).to(self.device, outputs[name].dtype)
+            for name, pull in cotangent.items()
+            if isinstance(outputs[name], Tensor) and outputs[name].requires_grad
+        }
+        sources = {
+            **{f"input {i}": leaf for i, leaf in enumerate(leaves) if is_float(leaf)},
+            **self.parameters(),
+        }
+        grads = [None] * len(sources)
+        if pulled and sources:
+            grads = torch.autograd.grad(
+                [outputs[name] for name in pulled],
+                list(sources.values()),
+                list(pulled.values()),
+                allow_unused=True,
+            )
+        for (name, source), grad in zip(sources.items(), grads, strict=True):
+            grad = torch.zeros_like(source) if grad is None else grad
+            image = name.startswith("input ") and images[int(name.split()[1])]
+            yield name, to_numpy(grad.permute(0, 2, 3, 1) if image else grad)
 
     def train(self, config: OptimConfig, batches: Iterable[AnyBatch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, rate, parameters, moments and average."""
@@ -126,15 +138,12 @@ class AnyTorch:
         buffers = {n: b for n, b in self.model.named_buffers() if n in saved and is_float(b)}
         return {**self.parameters(), **buffers}
 
-    def _zero_grad(self) -> None:
-        if isinstance(self.model, nn.Module):
-            self.model.zero_grad(set_to_none=True)
-
     def _arguments(self, given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return arguments(replaced(given, self._leaf))
 
     def _leaf(self, value: Any) -> Tensor:
-        tensor = to_tensor(value.array if isinstance(value, Image) else value).to(self.device)
+        array = value.array if isinstance(value, Image) else value
+        tensor = to_tensor(np.array(array)).to(self.device)  # the model may work in place
         tensor = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
         return tensor.permute(0, 3, 1, 2).contiguous() if isinstance(value, Image) else tensor
 

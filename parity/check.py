@@ -1,18 +1,16 @@
 """`check`: is a JAX model the same function as a PyTorch model, and does it train the same?"""
 
 import itertools
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from parity.diagnosis.diagnose import explain_pair
 from parity.environment import environment, models, now
-from parity.gaps import over_steps, practice, proof
+from parity.findings import Diagnosis
+from parity.gaps import over_steps, practice, proof, same_bits
+from parity.memory import peak_bytes
 from parity.pair import Pair, Prepares, make_pair
 from parity.precision import exact
 from parity.report import LEVELS, Gap, Report
@@ -112,6 +110,8 @@ def check_pair(
 ) -> Report:
     """`check` of a pair that has been made, under the settings of `parity.precision.exact`."""
     start = time.perf_counter()
+    if not pair.parameters:  # functions: nothing to train
+        level = LEVELS[min(LEVELS.index(level), LEVELS.index("gradients"))]
     levels = LEVELS[: LEVELS.index(level) + 1]
     run = _Run(pair, steps, progress or (lambda line: None))
     gaps = tuple(run.gaps(levels, dtypes))
@@ -122,7 +122,7 @@ def check_pair(
         dtypes=dtypes,
         gaps=gaps,
         settings={"batch_size": pair.feed.batch_size, "steps": steps, "seed": pair.feed.seed},
-        notes=pair.notes if "gradients" in levels else (),
+        notes=pair.notes,
         curves=run.curves,
         config=None if (config := getattr(pair, "config", None)) is None else config.to_dict(),
         digests=run.digests,
@@ -130,9 +130,22 @@ def check_pair(
     )
     if explain and not report.passed:
         run.progress("what failed")
-        report = replace(report, diagnosis=explain_pair(pair, level=level, steps=steps))
+        diagnosis = explain_pair(pair, level=level, steps=steps)
+        report = replace(report, diagnosis=_with_precision(diagnosis, report))
     seconds = time.perf_counter() - start
     return replace(report, seconds=seconds, peak_bytes=peak_bytes(), date=now())
+
+
+def _with_precision(diagnosis: Diagnosis, report: Report) -> Diagnosis:
+    """A note where float64 has no fault: the arithmetic of a coarser type is to blame."""
+    if diagnosis.causes or diagnosis.unexplained or not report.failures:
+        return diagnosis
+    first = report.failures[0]
+    note = (
+        f"in float64 both sides agree; in {first.dtype} {first.name} does not ({first.note}): the "
+        f"arithmetic of the side that is further away loses digits"
+    )
+    return replace(diagnosis, notes=(*diagnosis.notes, note))
 
 
 class _Run:
@@ -173,13 +186,15 @@ class _Run:
         states = self.pair.states()
         self.digests = {"jax": digest(states[0]), "torch": digest(states[1])}
         for name in dict.fromkeys([*states[1], *states[0]]):
-            yield _same_bits(name, *(state.get(name) for state in states))
+            yield same_bits(name, *(state.get(name) for state in states))
 
     def _outputs(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         for label, given in self.feed.sets(dtype).items():
             streams = [side.outputs(given) for side in sides]
             streams[1] = self._shaped(streams[1])
             yield from self._compare("outputs", dtype, streams, label)
+            if not self.shapes:
+                raise ValueError("there is no output to compare: neither model returned an array")
 
     def _layers(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         for label, given in self.feed.sets(dtype).items():
@@ -232,12 +247,6 @@ def optim_config(steps: int) -> OptimConfig:
     )
 
 
-def peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def _labelled(stream: Measurements, label: str) -> Measurements:
     for name, value in stream:
         yield (f"{name} @ {label}" if label else name), value
@@ -248,34 +257,6 @@ def _recorded(stream: Measurements, losses: list[float]) -> Measurements:
         if name == "loss":
             losses.append(float(value))
         yield name, value
-
-
-def _same_bits(
-    name: str, jax: np.ndarray | None, torch: np.ndarray | None, back: np.ndarray | None
-) -> Gap:
-    note, gap, scale = "", 0.0, 0.0
-    if jax is None or torch is None or back is None:
-        gap, note = np.inf, f"only {'PyTorch' if jax is None else 'JAX'} has it"
-    elif jax.shape != torch.shape or jax.dtype != torch.dtype:
-        gap, note = np.inf, f"JAX {jax.dtype} {jax.shape}, PyTorch {torch.dtype} {torch.shape}"
-    else:
-        scale = float(np.abs(torch.astype(np.float64)).max(initial=0.0))
-        for other, what in ((jax, "differ"), (back, "are changed by the round trip")):
-            if np.ascontiguousarray(other).tobytes() != np.ascontiguousarray(torch).tobytes():
-                count = np.count_nonzero(other != torch)
-                gap, note = (
-                    max(count / max(1, torch.size), 1e-300),
-                    f"{count} of {torch.size} values {what}",
-                )
-    return Gap(
-        level="weights",
-        dtype=torch.dtype.name if torch is not None else "",
-        name=name,
-        gap=gap,
-        bound=0.0,
-        scale=scale,
-        note=note,
-    )
 
 
 def _checked(

@@ -6,12 +6,14 @@ import json
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from parity.certificate import certificate
 from parity.certificate_file import beside, to_json, writable, write_text
 from parity.convert import FORMATS, convert, inspect
+from parity.memory import return_freed_memory
 from parity.report import LEVELS
 from parity.verify import verify
 from vit_spec import count_parameters, get, variants
@@ -26,15 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
+    return_freed_memory()
     try:
         code = run(options)
         sys.stdout.flush()  # here, where a closed pipe is caught
         return code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return getattr(options, "code", 0)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"parity: {_message(error)}", file=sys.stderr)
+        return USAGE
+    except Exception:  # a fault of this program, which is no mismatch
+        traceback.print_exc()
         return USAGE
     except KeyboardInterrupt:
         print("parity: interrupted; nothing half-written was left", file=sys.stderr)
@@ -147,15 +153,17 @@ def _check(options: argparse.Namespace) -> int:
             seed=options.seed,
             progress=show,
         )
-    print(render(report))
+    options.code = 0 if report.passed else MISMATCH
     record = certificate(report) if outputs else {}
     if options.json:
         write_text(options.json, to_json(record))
-        print(f"certificate: {options.json}")
     if options.html:
-        write_text(options.html, html(report, diagnosis=report.diagnosis, certificate=record))
-        print(f"page: {options.html}")
-    return 0 if report.passed else MISMATCH
+        write_text(options.html, html(report, certificate=record))
+    print(render(report))
+    for what, path in (("certificate", options.json), ("page", options.html)):
+        if path:
+            print(f"{what}: {path}")
+    return options.code
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -163,8 +171,9 @@ def _verify(options: argparse.Namespace) -> int:
 
     with Progress(sys.stderr) as show:
         verification = verify(options.certificate, options.model, options.against, progress=show)
+    options.code = 0 if verification.passed else MISMATCH
     print(verification)
-    return 0 if verification.passed else MISMATCH
+    return options.code
 
 
 def _diagnose(options: argparse.Namespace) -> int:
@@ -175,11 +184,14 @@ def _diagnose(options: argparse.Namespace) -> int:
     with Progress(sys.stderr) as show:
         show("both models")
         found = diagnose(options.model, options.twin, level=options.level)
+    options.code = MISMATCH if found.location or found.causes or found.unexplained else 0
     print(render_diagnosis(found))
-    return MISMATCH if found.location or found.causes or found.unexplained else 0
+    return options.code
 
 
 def _mutants(options: argparse.Namespace) -> int:
+    if options.json:
+        writable(options.json)
     from parity.mutants import run, table
     from parity.progress import Progress
 
@@ -188,10 +200,11 @@ def _mutants(options: argparse.Namespace) -> int:
         raise ValueError(f"no bug has {options.only!r} in its name: see `parity mutants --seeds 0`")
     with Progress(sys.stderr) as show:
         scores = run.measure(chosen, seeds=options.seeds, progress=show)
-    print(table.render(scores))
+    options.code = 0 if scores.passed else MISMATCH
     if options.json:
         write_text(options.json, json.dumps(table.to_json(scores), indent=2) + "\n")
-    return 0 if scores.passed else MISMATCH
+    print(table.render(scores))
+    return options.code
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -65,8 +65,8 @@ class AnyFeed:
     def batch_size(self) -> int:
         """Length of the first axis of the first input."""
         lengths: list[int] = []
-        replaced(self.given, lambda v: lengths.append(len(getattr(v, "array", v))))
-        return lengths[0] if lengths else 0
+        replaced(self.given, lambda v: lengths.extend(np.shape(getattr(v, "array", v))[:1]))
+        return lengths[0] if lengths else 1
 
     def sets(self, dtype: str) -> dict[str, Any]:
         """The inputs as they were given."""

@@ -32,7 +32,7 @@ def proof(level: str, jax: Stream, torch: Stream, *, depth: int) -> Iterator[Gap
                 note=problem,
             )
             continue
-        a, b = _wide(a), _wide(b)
+        a, b = wide(a), wide(b)
         scale = _largest(b)
         yield Gap(
             level=level,
@@ -62,7 +62,7 @@ def practice(
                 note=problem,
             )
             continue
-        a, b, t = _wide(a), _wide(b), _wide(t)
+        a, b, t = wide(a), wide(b), wide(t)
         if name.startswith("v "):  # a square has twice the gradient's relative error, its root once
             a, b, t = (np.sqrt(np.abs(x)) for x in (a, b, t))
         scale = _largest(t)
@@ -89,6 +89,37 @@ def over_steps(level: str, gaps_by_step: Iterable[Iterable[Gap]]) -> list[Gap]:
             if old is None or (old.passed and (not gap.passed or gap.gap > old.gap)):
                 worst[gap.name] = replace(gap, level=level, step=step)
     return list(worst.values())
+
+
+def same_bits(
+    name: str, jax: np.ndarray | None, torch: np.ndarray | None, back: np.ndarray | None
+) -> Gap:
+    """The gap of a tensor that must have the same bits on both sides and after a round trip."""
+    note, gap, scale = "", 0.0, 0.0
+    if jax is None or torch is None or back is None:
+        gap, note = np.inf, f"only {'PyTorch' if jax is None else 'JAX'} has it"
+    elif jax.shape != torch.shape or jax.dtype != torch.dtype:
+        gap, note = np.inf, f"JAX {jax.dtype} {jax.shape}, PyTorch {torch.dtype} {torch.shape}"
+    elif not (np.isfinite(wide(torch)).all() and np.isfinite(wide(jax)).all()):
+        gap, note = np.nan, "NaN or infinite values"
+    else:
+        scale = float(np.abs(torch.astype(np.float64)).max(initial=0.0))
+        for other, what in ((jax, "differ"), (back, "are changed by the round trip")):
+            if np.ascontiguousarray(other).tobytes() != np.ascontiguousarray(torch).tobytes():
+                count = np.count_nonzero(other != torch)
+                gap, note = (
+                    max(count / max(1, torch.size), 1e-300),
+                    f"{count} of {torch.size} values {what}",
+                )
+    return Gap(
+        level="weights",
+        dtype=torch.dtype.name if torch is not None else "",
+        name=name,
+        gap=gap,
+        bound=0.0,
+        scale=scale,
+        note=note,
+    )
 
 
 def _aligned(*streams: Stream) -> Iterator[tuple[str, tuple[np.ndarray | None, ...]]]:
@@ -132,14 +163,15 @@ def _problem(*arrays: np.ndarray | None) -> str:
             f"{side} {shape}" for side, shape in zip(sides, shapes, strict=False)
         )
     for side, array in zip(sides, arrays, strict=False):
-        if array is not None and not np.isfinite(_wide(array)).all():
+        if array is not None and not np.isfinite(wide(array)).all():
             return (
-                f"{side} has {np.count_nonzero(~np.isfinite(_wide(array)))} NaN or infinite values"
+                f"{side} has {np.count_nonzero(~np.isfinite(wide(array)))} NaN or infinite values"
             )
     return ""
 
 
-def _wide(array: Any) -> np.ndarray:
+def wide(array: Any) -> np.ndarray:
+    """Any floating type as float64."""
     return array.astype(np.float64, copy=False)
 
 

@@ -27,9 +27,10 @@ def html(
 
     Args:
         report: what `parity.check` returned.
-        diagnosis: why the sides differ, if somebody asked.
+        diagnosis: why the sides differ; None: the report's own.
         certificate: JSON-like; shown as it is.
     """
+    diagnosis = diagnosis or report.diagnosis
     failed = frozenset(map(id, report.failures))
     word = "PASS" if report.passed else "FAIL"
     sections = (

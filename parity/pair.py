@@ -1,9 +1,7 @@
 """Two models to compare: this project's twins, or any JAX model and any PyTorch model."""
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +10,6 @@ from torch import nn
 
 import vit_jax
 import vit_torch
-from parity import inputs
 from parity.any_jax import AnyJax
 from parity.any_torch import AnyTorch
 from parity.feeds import AnyFeed, TwinFeed
@@ -20,10 +17,11 @@ from parity.null_gradients import beside_weights, explained, joined, null_biases
 from parity.rules import Names, Rule
 from parity.sides import JaxSide, Measurements, Prepare, TorchSide
 from parity.structures import Image, is_float, named
-from parity.twins import to_jax, to_torch, weights
-from vit_spec import ViTConfig, checkpoint, count_parameters
+from parity.subjects import difference, resolve_twins
+from parity.twins import weights
+from vit_spec import count_parameters
 from vit_spec.layout import State, to_jax_layout, to_torch_layout, torch_name
-from vit_spec.variants import get_if_no_path
+from vit_spec.parameters import parameters
 
 Model = vit_jax.ViT | vit_torch.ViT
 Prepares = tuple[Prepare | None, Prepare | None]
@@ -68,18 +66,20 @@ class TwinPair:
         torch_model: vit_torch.ViT,
         subject: str = "the models given",
         *,
-        batch_size: int = 2,
+        batch_size: int = 3,
         seed: int = 0,
         preprocess: Prepares | None = None,
         training: tuple[Any, Any] | None = None,
     ):
-        if jax_model.config != torch_model.config:
-            difference = _difference(jax_model.config, torch_model.config)
-            raise ValueError(f"the two configs differ: {difference}")
+        self.difference = difference(jax_model.config, torch_model.config)
+        if parameters(jax_model.config) != parameters(torch_model.config):
+            raise ValueError(f"the two configs differ: {self.difference}")
         self.jax_model, self.torch_model, self.subject = jax_model, torch_model, subject
         self.config = torch_model.config
         self.depth, self.parameters = self.config.depth, count_parameters(self.config)
         self.notes = explained(self.config)
+        if self.difference:  # other behaviour of the same weights: a difference to be found
+            self.notes += (f"the two configs differ: {self.difference}",)
         self.prepares: Prepares = preprocess or (None, None)
         self.training = training or (vit_jax.training, vit_torch.training)
         self.feed = TwinFeed(self.config, batch_size, seed, raw=preprocess is not None)
@@ -125,6 +125,7 @@ class AnyPair:
         self.jax_model, self.torch_model, self.names = jax_model, torch_model, Names(rules)
         self.image_outputs = image_outputs
         self.feed = AnyFeed(given, seed)
+        self._alone: tuple[str, ...] = ()
         self.subject = f"{_called(jax_model)} and {_called(torch_model)}"
         own = AnyTorch(torch_model, "float64").parameters()
         self.parameters = sum(p.numel() for p in own.values())
@@ -133,6 +134,10 @@ class AnyPair:
     def states(self) -> tuple[State, State, State]:
         ours, theirs = self._jax("float64"), AnyTorch(self.torch_model, "float64")
         ranks = {name: np.ndim(value) for name, value in {**ours.params, **ours.buffers}.items()}
+        unused = self.names.unused(ranks)
+        if unused and ranks:
+            some = ", ".join(list(ranks)[:5])
+            raise ValueError(f"{unused[0]} matches no JAX name; they look like {some}")
         state = theirs.state()
         try:
             back = self.names.to_torch(self.names.to_jax(state, ranks))
@@ -154,7 +159,17 @@ class AnyPair:
             moved = np.moveaxis(value, -1, 1) if value.ndim == 4 else value
             return moved if value.shape != shapes.get(name) == moved.shape else value
 
-        shared = {name for name, _ in ours} & shapes.keys()
+        names = {name for name, _ in ours}
+        shared = names & shapes.keys()
+        alone = sorted((names | shapes.keys()) - shared)
+        self._alone = (
+            (
+                f"{len(shared)} measuring points are compared; {len(alone)} are on one side only, "
+                f"such as {', '.join(alone[:3])}: a Rule between modules pairs them",
+            )
+            if alone
+            else ()
+        )
         streams = [[(n, fitted(n, v)) for n, v in ours], *theirs]
         return [iter([p for p in stream if p[0] in shared]) for stream in streams]
 
@@ -163,7 +178,7 @@ class AnyPair:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return told(self._without_gradient)
+        return (*told(self._without_gradient), *self._alone)
 
     @functools.cached_property
     def _without_gradient(self) -> frozenset[str]:
@@ -184,7 +199,7 @@ def make_pair(
     given: Any = None,
     rules: Iterable[Rule] = (),
     image_outputs: bool = False,
-    batch_size: int = 2,
+    batch_size: int = 3,
     seed: int = 0,
     preprocess: Prepares | None = None,
     training: tuple[Any, Any] | None = None,
@@ -214,7 +229,7 @@ def make_pair(
             "inputs= and rules= are for models that are not this project's twins, whose inputs "
             "follow from the config"
         )
-    ours, theirs, subject = _resolve(model, twin, seed)
+    ours, theirs, subject = resolve_twins(model, twin, seed)
     return TwinPair(
         ours,
         theirs,
@@ -250,49 +265,3 @@ def _depth(named: dict[str, Any]) -> int:
     """One more than the largest number in a path: the blocks of a stack, by the usual naming."""
     numbers = [int(part) for name in named for part in name.split(".") if part.isdigit()]
     return 1 + max(numbers, default=0)
-
-
-def _resolve(model: Any, twin: Any, seed: int) -> tuple[vit_jax.ViT, vit_torch.ViT, str]:
-    if isinstance(model, vit_torch.ViT) and not isinstance(twin, vit_torch.ViT):
-        if isinstance(twin, vit_jax.ViT):
-            return twin, model, "the models given"
-        return (to_jax(model) if twin is None else vit_jax.load(twin)), model, "the model given"
-    if isinstance(model, vit_jax.ViT):
-        if twin is None:
-            return model, to_torch(model), "the model given"
-        theirs = twin if isinstance(twin, vit_torch.ViT) else vit_torch.load(twin)
-        return model, theirs, "the models given"
-    state, config, subject = _weights_of(model, seed)
-    if isinstance(twin, vit_jax.ViT):
-        raise ValueError("give the JAX model first: check(jax_model, path)")
-    first = vit_jax.api.from_state(config, state)
-    if twin is None:
-        return first, vit_torch.api.from_state(config, state), subject
-    if isinstance(twin, vit_torch.ViT):
-        return first, twin, f"{subject} against the model given"
-    return first, vit_torch.load(twin), f"{subject} against {twin}"
-
-
-def _weights_of(model: Any, seed: int) -> tuple[State, ViTConfig, str]:
-    if isinstance(model, ViTConfig):
-        return inputs.random_state(model, seed), model, "random weights"
-    path = Path(model) if isinstance(model, str | os.PathLike) else None
-    if path is None:
-        raise ValueError(
-            f"{type(model).__name__} is neither a model, a config, a variant's name nor a "
-            f"checkpoint"
-        )
-    if path.exists():
-        header, state = checkpoint.read(path)
-        return state, header.config, str(path)
-    if isinstance(model, str) and path.suffix == "" and len(path.parts) < 3:
-        config = get_if_no_path(model)
-        return inputs.random_state(config, seed), config, f"{model} (random weights, seed {seed})"
-    raise FileNotFoundError(f"{path} does not exist")
-
-
-def _difference(a: ViTConfig, b: ViTConfig) -> str:
-    ours, theirs = a.to_dict(), b.to_dict()
-    return ", ".join(
-        f"{k} {ours[k]!r} in JAX and {theirs[k]!r} in PyTorch" for k in ours if ours[k] != theirs[k]
-    )

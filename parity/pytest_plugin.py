@@ -37,9 +37,10 @@ class Parity:
 
             report = parity.check(jax_model, torch_model, level=level, dtype=dtype, **options)
         except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
             message = f"parity compares JAX with PyTorch and needs both: {error}"
-            if error.name in EXTRAS:
-                message += f"\n    pip install 'vitwin[{EXTRAS[error.name]}]'"
+            message += f"\n    pip install 'vitwin[{EXTRAS[error.name]}]'"
             pytest.fail(message, pytrace=False)
         if not report.passed:
             pytest.fail(message_of(report, self.test), pytrace=False)

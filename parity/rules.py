@@ -117,12 +117,32 @@ class Names:
         for ours, theirs, op in self.groups(state):
             arrays = tuple(state[name] for name in ours)
             if op is _LAW:
-                for i, (name, array) in enumerate(zip(ours, arrays, strict=True)):
-                    by_law, axes = torch_name(name, array.ndim)
-                    converted[theirs[i] if theirs else by_law] = array.transpose(axes)
+                by_law = [torch_name(n, a.ndim) for n, a in zip(ours, arrays, strict=True)]
+                theirs = theirs or tuple(name for name, _ in by_law)
+                arrays = tuple(
+                    a.transpose(axes) for a, (_, axes) in zip(arrays, by_law, strict=True)
+                )
             else:
-                converted.update(zip(theirs, op.to_torch(arrays), strict=True))
+                arrays = op.to_torch(arrays)
+            twice = [name for name in theirs if name in converted]
+            if twice:
+                raise ValueError(f"{', '.join(ours)} becomes {twice[0]}, as another name does")
+            converted.update(zip(theirs, arrays, strict=True))
         return converted
+
+    def unused(self, jax: Iterable[str]) -> list[Rule]:
+        """Rules that match neither a name nor a module around one."""
+        names = list(jax)
+        places = {*names}
+        for name in names:
+            while name:
+                name = _parent(name)
+                places.add(name)
+        return [
+            rule
+            for rule in self.rules
+            if not any(_pattern(_tuple(rule.jax)[0]).fullmatch(place) for place in places)
+        ]
 
     def to_jax(self, state: State, jax: dict[str, int]) -> State:
         """A PyTorch state in JAX's names and layout; `jax` gives names and ranks of that side.

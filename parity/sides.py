@@ -6,6 +6,7 @@ layout (images and their gradients stay channels-last). Nothing is kept that was
 Shapes: b images of H x W pixels and c channels, k outputs.
 """
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -23,11 +24,13 @@ import vit_torch.training as torch_training
 from parity.capture import Call, nnx_calls, torch_calls
 from parity.inputs import Batch
 from vit_jax.functional import cast, merge, split
-from vit_spec import OptimConfig
+from vit_spec import OptimConfig, count_parameters
 from vit_spec.layout import State, to_torch_layout
 from vit_torch.api import to_numpy, to_tensor
 
 Measurements = Iterator[tuple[str, np.ndarray]]
+REMAT_FROM = 100_000_000
+"""Parameters from which the JAX side's gradients are computed with remat, as memory asks for."""
 Prepare = Callable[[np.ndarray], np.ndarray]
 """A side's own preprocessing: images (b, H, W, c) to what its model takes, channels-last."""
 
@@ -68,8 +71,10 @@ class JaxSide:
 
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> Measurements:
         """Gradients of sum(outputs * cotangent) for the images and every parameter."""
+        with self._options(remat="full") if self._is_large() else contextlib.nullcontext():
+            structure, params = split(self.model)
         of_params, of_images = _backward(
-            *split(self.model), self._images(images), self._array(cotangent)
+            structure, params, self._images(images), self._array(cotangent)
         )
         yield "images", np.asarray(of_images)
         for name in list(of_params):  # handed out one by one
@@ -89,14 +94,25 @@ class JaxSide:
 
     def calls(self, images: np.ndarray) -> list[Call]:
         """Every module call of one forward pass, block by block."""
+        with self._options(scan=False, remat="none"), nnx_calls(self.model) as calls:
+            self.model(self._images(images))
+        return calls
+
+    def _is_large(self) -> bool:
+        """Too large to keep all activations for the backward pass, if its options do."""
         options = self.model.options
-        self.model.options = dataclasses.replace(options, scan=False, remat="none")
+        keeps = options.remat == "none" and not options.scan
+        return keeps and count_parameters(self.model.config) > REMAT_FROM
+
+    @contextlib.contextmanager
+    def _options(self, **changes: Any) -> Iterator[None]:
+        """Other options of speed and memory for a while."""
+        options = self.model.options
+        self.model.options = dataclasses.replace(options, **changes)
         try:
-            with nnx_calls(self.model) as calls:
-                self.model(self._images(images))
+            yield
         finally:
             self.model.options = options
-        return calls
 
     def state(self) -> State:
         """The parameters in PyTorch's names and layout."""

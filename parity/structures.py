@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vit_torch.api import to_numpy, to_tensor
@@ -40,8 +39,10 @@ def replaced(value: Any, leaf: Any) -> Any:
 
 def named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Every array of a structure with its place in it, such as `output.hidden_states.0`."""
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, str | bool):
         return
+    if isinstance(value, int | float):
+        value = np.asarray(value, np.float64)
     if isinstance(value, Mapping):
         items: Any = value.items()
     elif hasattr(value, "_asdict"):
@@ -74,8 +75,3 @@ def is_float(array: Any) -> bool:
     if isinstance(array, Tensor):
         return array.dtype.is_floating_point
     return np.asarray(array).dtype.kind not in "iub"
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether a value is a PyTorch tensor."""
-    return isinstance(value, torch.Tensor)

@@ -18,7 +18,7 @@ from parity.diagnosis.vision import of_attention, of_pooling, of_residuals
 from parity.diagnosis.weights import of_weights
 from parity.findings import Attempt, Cause, Diagnosis
 from parity.report import LEVELS
-from parity.structures import tensor
+from parity.structures import is_float, tensor
 from parity.tolerance import proof_bound
 
 DTYPE = "float64"
@@ -54,6 +54,8 @@ class _Explanation:
             if not self.causes and set(self.unexplained) <= {WHOLE}:
                 self.unexplained.clear()
                 self._functions(jax, torch, sets)
+            if self.depth_of_level >= LEVELS.index("gradients"):
+                self._gradients(jax, torch, sets)
             if self.depth_of_level >= LEVELS.index("optimizer") and self.config is not None:
                 self._training(jax, torch)
         return Diagnosis(
@@ -159,14 +161,15 @@ class _Explanation:
         for what in dict.fromkeys([*ours.settings, *theirs.settings]):
             a = ours.settings.get(what, "float64")
             b = theirs.settings.get(what, "float64")
-            if a != b and what not in ours.segment.ignored:
+            effect = 0.0 if a == b else self._effect(ours, theirs, localizer)
+            if effect > self.bound and what not in ours.segment.ignored:
                 self.causes.append(
                     Cause(
                         place=place,
                         what=what,
                         jax=a,
                         torch=b,
-                        gap=self._effect(ours, theirs, localizer),
+                        gap=effect,
                         residual=min(ours.residual, theirs.residual)
                         if what in ("arithmetic", "products", "variance")
                         else max(ours.residual, theirs.residual),
@@ -190,6 +193,25 @@ class _Explanation:
                 self.unexplained.append("output")
                 self.attempts += attempts
 
+    def _gradients(self, jax: Any, torch: Any, sets: dict[str, Any]) -> None:
+        """Gradients that differ although the forward passes agree."""
+        if self.causes or self.unexplained:
+            return
+        given = next(iter(sets.values()))
+        shapes = {n: v.shape for n, v in torch.outputs(given) if is_float(v)}
+        pull = self.pair.feed.cotangent(shapes, DTYPE)
+        streams = (self.pair.adjusted(side.gradients(given, pull)) for side in (jax, torch))
+        ours, theirs = (dict(stream) for stream in streams)
+        gaps = {n: gap_of(tensor(ours[n]), tensor(theirs[n])) for n in theirs if n in ours}
+        differ = [name for name, gap in gaps.items() if not gap <= self.bound]
+        if differ:
+            self.unexplained.append(f"gradient of {differ[-1]}")
+            self.notes.append(
+                f"the forward passes agree, the gradients of {len(differ)} of {len(gaps)} tensors "
+                f"do not: look for a stopped or rewritten gradient after {differ[-1]}, the last of "
+                f"them in the order of the model"
+            )
+
     def _training(self, jax: Any, torch: Any) -> None:
         causes, unexplained, attempts = explain_training(
             self.pair, jax, torch, self.steps, self.bound
@@ -205,13 +227,19 @@ def _paired(
     ours: Iterable[Segment], theirs: Iterable[Segment]
 ) -> Iterator[tuple[Segment, Segment]]:
     """Segments of both sides at the same place with the same purpose."""
-    by_key: dict[tuple[str, str], Segment] = {}
-    for segment in theirs:
-        by_key[segment.place, next(iter(segment.knobs))] = segment
-    for segment in ours:
-        partner = by_key.get((segment.place, next(iter(segment.knobs))))
-        if partner is not None:
-            yield segment, partner
+    by_key = dict(_keyed(theirs))
+    for key, segment in _keyed(ours):
+        if key in by_key:
+            yield segment, by_key[key]
+
+
+def _keyed(segments: Iterable[Segment]) -> Iterator[tuple[tuple[str, str, int], Segment]]:
+    """Segments by place, purpose, and how many of that kind the place had before."""
+    count: dict[tuple[str, str], int] = {}
+    for segment in segments:
+        key = (segment.place, next(iter(segment.knobs)))
+        count[key] = count.get(key, -1) + 1
+        yield (*key, count[key]), segment
 
 
 def _merged(causes: list[Cause]) -> Iterator[Cause]:

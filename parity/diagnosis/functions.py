@@ -1,6 +1,7 @@
 """Hypotheses about models of which only inputs and outputs are seen."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,10 @@ def explain(
         Attempt(place=place, hypothesis=f"{name} {text}", residual=residual)
         for place, name, text, residual in found[:5]
     ]
-    return causes[:1], attempts, True
+    if len(causes) > 1:  # several explanations fit these inputs: all are said, none is chosen
+        also = "; or ".join(f"{c.place}: JAX {c.jax}, PyTorch {c.torch}" for c in causes[1:])
+        causes = [replace(causes[0], torch=f"{causes[0].torch} (or {also})")]
+    return causes, attempts, True
 
 
 def _changed(given: Any, change: Change) -> Any:

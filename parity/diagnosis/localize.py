@@ -77,7 +77,7 @@ class Localizer:
     def _call_again(self, path: str) -> float | None:
         ours, theirs = self.jax.events[path], self.torch.events[path]
         try:
-            output = self._run(ours, _arguments(ours, theirs))
+            output = self._run(ours, *_arguments(ours, theirs))
         except Exception:  # the module takes other arguments than its twin, or needs its parent
             return None
         if output is None:
@@ -85,29 +85,35 @@ class Localizer:
         theirs_out = theirs.output
         return gap_of(_like(_standard(output, ours), theirs_out), theirs_out)
 
-    def _run(self, event: Event, args: tuple[Any, ...]) -> Any:
+    def _run(self, event: Event, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = event.module
         if isinstance(module, linen.Module):
             variables = self.variables
             for part in event.call.path.split("."):
                 variables = {kind: tree.get(part, {}) for kind, tree in variables.items()}
-            output = module.clone(parent=None, name=None).apply(variables, *args)
+            output = module.clone(parent=None, name=None).apply(variables, *args, **kwargs)
         else:
-            output = module(*args, **event.call.kwargs)
+            output = module(*args, **kwargs)
         return next((v for _, v in named(output, "")), None)
 
 
-def _arguments(ours: Event, theirs: Event) -> tuple[Any, ...]:
-    """JAX's arguments with PyTorch's arrays in their places."""
-    given = [v for v in theirs.call.args if hasattr(v, "shape") and is_float(v)]
-    wanted = [v for v in ours.call.args if hasattr(v, "shape") and is_float(v)]
-    if len(given) != len(wanted):
+def _arguments(ours: Event, theirs: Event) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """JAX's arguments with PyTorch's arrays in their places, in the order of both calls."""
+    given = [v for v in (*theirs.call.args, *theirs.call.kwargs.values()) if _is_array(v)]
+    wanted = [v for v in (*ours.call.args, *ours.call.kwargs.values()) if _is_array(v)]
+    if len(given) != len(wanted) or not wanted:
         raise ValueError("the two modules take different arguments")
     arrays = iter(given)
-    return tuple(
-        _fitting(numpy(next(arrays)), v, ours.kind) if hasattr(v, "shape") and is_float(v) else v
-        for v in ours.call.args
-    )
+
+    def filled(value: Any) -> Any:
+        return _fitting(numpy(next(arrays)), value, ours.kind) if _is_array(value) else value
+
+    args = tuple(filled(value) for value in ours.call.args)
+    return args, {name: filled(value) for name, value in ours.call.kwargs.items()}
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and is_float(value)
 
 
 def _fitting(array: np.ndarray, like: Any, kind: str) -> Any:

@@ -84,6 +84,7 @@ def gap_of(a: Tensor | None, b: Tensor | None) -> float:
         return float("inf")
     if not a.numel():
         return 0.0
+    a, b = a.double(), b.double()
     difference, scale = float((a - b).abs().max()), float(b.abs().max())
     if not np.isfinite(difference) or not np.isfinite(scale):
         return float("inf")

@@ -32,7 +32,7 @@ def explain_training(
     ours, theirs = (_identified(pair, side, steps, bound) for side in (jax, torch_side))
     causes: list[Cause] = []
     unexplained, attempts = [], []
-    for place in ours:
+    for place in (p for p in ours if p in theirs):  # an unknown loss has no known gradient
         a, b = ours[place], theirs[place]
         if a.settings is None or b.settings is None:
             if a.settings is b.settings and gap_of(a.segment.target, b.segment.target) <= bound:
