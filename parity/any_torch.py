@@ -12,7 +12,7 @@ import vit_torch.training as training
 from parity.capture import Call, torch_calls
 from parity.feeds import AnyBatch
 from parity.sides import Measurements, in_dtype, train_measurements
-from parity.structures import Image, arguments, is_float, named, replaced
+from parity.structures import Image, arguments, is_float, named, numpy, replaced
 from vit_spec import OptimConfig, learning_rate
 from vit_spec.layout import State
 from vit_torch.api import to_numpy, to_tensor
@@ -44,13 +44,13 @@ class AnyTorch:
         """Every output by its place in the structure."""
         args, kwargs = self._arguments(given)
         for name, value in named(self.model(*args, **kwargs), "output"):
-            yield name, to_numpy(value)
+            yield name, numpy(value)
 
     def layers(self, given: Any) -> Measurements:
         """The output of every module that was called, as they finished."""
         for call in self.calls(given):
             for name, value in named(call.output, call.path or "output"):
-                yield name, to_numpy(value)
+                yield name, numpy(value)
 
     def gradients(self, given: Any, cotangent: Mapping[str, np.ndarray]) -> Measurements:
         """Gradients of sum(outputs * cotangent) for floating-point inputs and every parameter."""

@@ -93,7 +93,7 @@ def _changed(given: Any, change: Change) -> Any:
 
 def _outputs(side: Any, given: Any) -> dict[str, Tensor]:
     try:
-        return {name: tensor(value) for name, value in side.outputs(given)}
+        return {name: tensor(value).double() for name, value in side.outputs(given)}
     except (ValueError, TypeError, RuntimeError):  # a shape that this side does not take
         return {}
 
