@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parity.mutants.mutant import Mutant, Plant
-from vit_spec.positions import sincos2d
 from vit_torch.masks import of_block
 
 Change = Callable[[Any], None]
 ORDER, LAYOUT = "order in qkv", "layout of qkv"
 
 
-def _torch(change: Change) -> Callable[[Plant], None]:
+def in_torch(change: Change) -> Callable[[Plant], None]:
+    """Plants a change of the PyTorch model."""
     return lambda plant: plant.in_torch.append(change)
 
 
@@ -70,10 +70,11 @@ def _attention(
         y = F.scaled_dot_product_attention(q, k, v, scale=factor)
         return self.proj(y.transpose(1, 2).reshape(x.shape))
 
-    return _each_block(lambda block: _rebind(block.attn, forward))
+    return _each_block(lambda block: rebind(block.attn, forward))
 
 
-def _rebind(module: Any, forward: Any, name: str = "forward") -> None:
+def rebind(module: Any, forward: Any, name: str = "forward") -> None:
+    """Gives one module another method."""
     setattr(module, name, types.MethodType(forward, module))
 
 
@@ -100,7 +101,7 @@ def _without_norms(block: Any) -> None:
         y = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4))
         return self.proj(y.transpose(1, 2).reshape(x.shape))
 
-    _rebind(block.attn, forward)
+    rebind(block.attn, forward)
 
 
 def _no_value_bias(self: Any, x: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def _pool(self: Any, x: Tensor, form: str) -> Tensor:
 
 
 def _pooling(form: str) -> Change:
-    return lambda model: _rebind(model, lambda self, x: _pool(self, x, form), "pool")
+    return lambda model: rebind(model, lambda self, x: _pool(self, x, form), "pool")
 
 
 def _no_last_norm(model: Any) -> None:
@@ -131,31 +132,31 @@ def _no_last_norm(model: Any) -> None:
             x = block(x, of_block(masks, i))
         return x
 
-    _rebind(model, features, "features")
+    rebind(model, features, "features")
 
 
 def _norm_after(model: Any) -> None:
     _no_last_norm(model)
-    _rebind(model, lambda self, x: self.norm(
+    rebind(model, lambda self, x: self.norm(
         x[:, self.config.num_prefix_tokens :].mean(1)), "pool")  # fmt: skip
 
 
 def _linear_pre_logits(model: Any) -> None:
-    _rebind(model.pre_logits, lambda self, x: self.fc(x))
+    rebind(model.pre_logits, lambda self, x: self.fc(x))
 
 
 def _dropout(block: Any) -> None:
-    _rebind(block.mlp, lambda self, x, masks=None: F.dropout(
+    rebind(block.mlp, lambda self, x, masks=None: F.dropout(
         self.fc2(F.gelu(self.fc1(x))), 0.1, training=True))  # fmt: skip
 
 
 def _relu(block: Any) -> None:
-    _rebind(block.mlp, lambda self, x, masks=None: self.fc2(F.relu(self.fc1(x))))
+    rebind(block.mlp, lambda self, x, masks=None: self.fc2(F.relu(self.fc1(x))))
 
 
 def _no_layer_scale(block: Any) -> None:
     for scale in (block.ls1, block.ls2):
-        _rebind(scale, lambda self, x: x)
+        rebind(scale, lambda self, x: x)
 
 
 def _in(round_: Callable[[Tensor], Tensor]) -> Change:
@@ -167,7 +168,7 @@ def _in(round_: Callable[[Tensor], Tensor]) -> Change:
     def change(model: Any) -> None:
         for module in model.blocks.modules():
             if isinstance(module, nn.Linear):
-                _rebind(module, forward)
+                rebind(module, forward)
 
     return change
 
@@ -188,83 +189,7 @@ def _half_norm(block: Any) -> None:
                          self.eps)  # fmt: skip
         return y.to(x.dtype)
 
-    _rebind(block.norm2, forward)
-
-
-def _embed(
-    positions: Callable[..., Any] | None = None,
-    order: tuple[str, ...] = ("class", "registers", "patches"),
-    column_major: bool = False,
-    class_position: bool = True,
-) -> Change:
-    """The tokens with other positions, another order of tokens or of patches.
-
-    `positions(table, native grid, grid)` takes and gives a table (r, s, d).
-    """
-
-    def embed(self: Any, images: Tensor) -> Tensor:
-        x = self.patch_embed.proj(images).permute(0, 2, 3, 1)  # (b, r, s, d)
-        grid, config = (x.shape[1], x.shape[2]), self.config
-        prefix: Any = 0
-        if self.pos_embed is None:
-            table = torch.as_tensor(sincos2d(grid, config.width)).to(x).reshape(*grid, -1)
-        else:
-            own = int(config.class_token and config.class_token_position)
-            prefix, table = self.pos_embed[:, :own], self.pos_embed[:, own:]
-            table = table.reshape(*config.grid, -1)
-            if grid != config.grid and positions is None:
-                table = _resampled(table, grid, "bicubic", antialias=True)
-        table = table if positions is None else positions(table, config.grid, grid)
-        x = x + table
-        x = x.transpose(1, 2) if column_major else x
-        parts = {"patches": x.reshape(len(x), -1, config.width)}
-        if self.cls_token is not None:
-            cls = self.cls_token + (prefix if class_position else 0)
-            parts["class"] = cls.expand(len(x), -1, -1)
-        if self.reg_token is not None:
-            parts["registers"] = self.reg_token.expand(len(x), -1, -1)
-        return torch.cat([parts[name] for name in order if name in parts], dim=1)
-
-    return lambda model: _rebind(model, embed, "embed")
-
-
-def _resampled(table: Tensor, grid: tuple[int, int], mode: str, **options: Any) -> Tensor:
-    wide = torch.promote_types(table.dtype, torch.float32)  # bfloat16 has no antialias
-    image = table.permute(2, 0, 1)[None].to(wide)
-    return F.interpolate(image, grid, mode=mode, **options)[0].permute(1, 2, 0).to(table.dtype)
-
-
-def _interpolate(mode: str, **options: Any) -> Change:
-    """PyTorch's own resampling of the position embedding."""
-    return _embed(
-        lambda table, native, grid: table if grid == native else _resampled(
-            table, grid, mode, **options)
-    )  # fmt: skip
-
-
-def _clamped(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Bicubic, a = -0.5, antialias, but with the border repeated in place of renormalised."""
-    from parity.diagnosis.embedding import KERNELS, _matrix
-
-    rows, columns = (
-        _matrix(a, b, KERNELS[0], "on", "clamped", "half-pixel").to(table)
-        for a, b in zip(native, grid, strict=True)
-    )
-    return torch.einsum("rh,cw,hwd->rcd", rows, columns, table)
-
-
-def _swapped(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    table = _resampled(table, grid, "bicubic", antialias=True) if grid != native else table
-    return table.transpose(0, 1).reshape(table.shape)
-
-
-def _y_first(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    x, y = table.chunk(2, dim=-1)
-    return torch.cat([y, x], dim=-1)
-
-
-def _nothing(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    return torch.zeros_like(table[:1, :1])
+    rebind(block.norm2, forward)
 
 
 def _large_mean(plant: Plant) -> None:
@@ -282,97 +207,66 @@ MEAN, SCALED = {"pool": "mean"}, {"layer_scale": 0.1}
 REGISTERS = {"num_registers": 3}
 MODEL = (
     Mutant("GELU: tanh for erf", "model",
-           _torch(_each_block(_set("mlp.activation", "gelu_tanh"))), "activation", "tanh GELU"),
+           in_torch(_each_block(_set("mlp.activation", "gelu_tanh"))), "activation", "tanh GELU"),
     Mutant("GELU: tanh for erf, in JAX", "model",
            _jax(_each_block(_set("mlp.activation", "gelu_tanh"))), "activation", "tanh GELU"),
     Mutant("GELU: tanh in the last block only", "model",
-           _torch(lambda m: setattr(m.blocks[1].mlp, "activation", "gelu_tanh")), "activation",
+           in_torch(lambda m: setattr(m.blocks[1].mlp, "activation", "gelu_tanh")), "activation",
            "tanh GELU", "blocks.1.mlp"),
     Mutant("GELU: quick for erf", "model",
-           _torch(_each_block(_set("mlp.activation", "quick_gelu"))), "activation", "quick GELU"),
+           in_torch(_each_block(_set("mlp.activation", "quick_gelu"))), "activation", "quick GELU"),
     Mutant("GELU: erf for quick, in JAX", "model",
            _jax(_each_block(_set("mlp.activation", "gelu"))), "activation",
            "erf GELU", config={"activation": "quick_gelu"}),
-    Mutant("ReLU for GELU", "model", _torch(_each_block(_relu)), "activation", "ReLU"),
-    Mutant("LayerNorm epsilon 1e-5 for 1e-6", "model", _torch(_norms("eps", 1e-5)), "epsilon",
+    Mutant("ReLU for GELU", "model", in_torch(_each_block(_relu)), "activation", "ReLU"),
+    Mutant("LayerNorm epsilon 1e-5 for 1e-6", "model", in_torch(_norms("eps", 1e-5)), "epsilon",
            "1e-05", "norm"),
-    Mutant("LayerNorm epsilon 1e-12 for 1e-6", "model", _torch(_norms("eps", 1e-12)), "epsilon",
+    Mutant("LayerNorm epsilon 1e-12 for 1e-6", "model", in_torch(_norms("eps", 1e-12)), "epsilon",
            "1e-12", "norm"),
     Mutant("LayerNorm epsilon 1e-5, in JAX", "model", _jax(_norms("epsilon", 1e-5)), "epsilon",
            "1e-05", "norm"),
-    Mutant("LayerNorm epsilon of the last norm only", "model", _torch(_set("norm.eps", 1e-5)),
+    Mutant("LayerNorm epsilon of the last norm only", "model", in_torch(_set("norm.eps", 1e-5)),
            "epsilon", "1e-05", "norm"),
     Mutant("LayerNorm fast variance, in JAX", "model", _fast_variance, "variance", "fast", "norm"),
-    Mutant("qkv: key before query", "model", _torch(_attention(_key_first)), ORDER, "key, query"),
-    Mutant("qkv: interleaved by head", "model", _torch(_attention(_per_head)), LAYOUT,
+    Mutant("qkv: key before query", "model", in_torch(_attention(_key_first)), ORDER, "key, query"),
+    Mutant("qkv: interleaved by head", "model", in_torch(_attention(_per_head)), LAYOUT,
            "(heads, 3, channels)"),
-    Mutant("qkv: interleaved by channel", "model", _torch(_attention(_per_channel)), LAYOUT,
+    Mutant("qkv: interleaved by channel", "model", in_torch(_attention(_per_channel)), LAYOUT,
            "(heads, channels, 3)"),
-    Mutant("head count 4 for 2", "model", _torch(_each_block(_set("attn.num_heads", 4))), "heads",
+    Mutant("head count 4 for 2", "model", in_torch(_each_block(_set("attn.num_heads", 4))), "heads",
            "4"),
     Mutant("attention scale by the width", "model",
-           _torch(_attention(scale=lambda k, d: d**-0.5)), "scale", "1 / sqrt(width)"),
-    Mutant("attention without scale", "model", _torch(_attention(scale=lambda k, d: 1.0)), "scale",
-           "none"),
-    Mutant("norm of query and key left out", "model", _torch(_each_block(_without_norms)),
+           in_torch(_attention(scale=lambda k, d: d**-0.5)), "scale", "1 / sqrt(width)"),
+    Mutant("attention without scale", "model",
+           in_torch(_attention(scale=lambda k, d: 1.0)), "scale", "none"),
+    Mutant("norm of query and key left out", "model", in_torch(_each_block(_without_norms)),
            "norm of query and key", "left out", config={"qk_norm": True}),
     Mutant("value bias left out", "model",
-           _torch(_each_block(lambda b: _rebind(b.attn.qkv, _no_value_bias))), "bias",
+           in_torch(_each_block(lambda b: rebind(b.attn.qkv, _no_value_bias))), "bias",
            "without value"),
     Mutant("qkv bias left out", "model",
-           _torch(_each_block(lambda b: _rebind(b.attn.qkv, _no_bias))), "bias", "left out", "qkv"),
-    Mutant("head bias left out", "model", _torch(lambda m: _rebind(m.head, _no_bias)), "bias",
+           in_torch(_each_block(lambda b: rebind(b.attn.qkv, _no_bias))), "bias", "left out",
+           "qkv"),
+    Mutant("head bias left out", "model", in_torch(lambda m: rebind(m.head, _no_bias)), "bias",
            "left out", "head"),
-    Mutant("LayerScale left out", "model", _torch(_each_block(_no_layer_scale)), "LayerScale",
+    Mutant("LayerScale left out", "model", in_torch(_each_block(_no_layer_scale)), "LayerScale",
            "left out", config=SCALED),
-    Mutant("last norm left out", "model", _torch(_no_last_norm), "last norm",
+    Mutant("last norm left out", "model", in_torch(_no_last_norm), "last norm",
            "left out", "pool"),
-    Mutant("last norm after pooling", "model", _torch(_norm_after), "last norm", "after pooling",
+    Mutant("last norm after pooling", "model", in_torch(_norm_after), "last norm", "after pooling",
            "pool", MEAN),
-    Mutant("mean pooling with the class token", "model", _torch(_pooling("all")), "pooling",
+    Mutant("mean pooling with the class token", "model", in_torch(_pooling("all")), "pooling",
            "mean of all tokens", "pool", MEAN),
-    Mutant("mean pooling for the class token", "model", _torch(_pooling("patches")), "pooling",
+    Mutant("mean pooling for the class token", "model", in_torch(_pooling("patches")), "pooling",
            "mean of patches", "pool"),
-    Mutant("mean pooling with registers", "model", _torch(_pooling("all")), "pooling",
+    Mutant("mean pooling with registers", "model", in_torch(_pooling("all")), "pooling",
            "mean of all tokens", "pool", {**MEAN, **REGISTERS, "class_token": False}),
-    Mutant("pre-logits without tanh", "model", _torch(_linear_pre_logits), "pre-logits",
+    Mutant("pre-logits without tanh", "model", in_torch(_linear_pre_logits), "pre-logits",
            "without tanh", "pool", {"representation_size": 24}),
-    Mutant("position embedding left out", "model", _torch(_embed(_nothing, class_position=False)),
-           "position embedding", "left out", "embed"),
-    Mutant("position embedding: rows and columns swapped", "model", _torch(_embed(_swapped)),
-           "position embedding", "rows and columns swapped", "embed"),
-    Mutant("position of the class token left out", "model", _torch(_embed(class_position=False)),
-           "position of the class token", "left out", "embed"),
-    Mutant("position embedding: bicubic a = -0.75 without antialias", "model",
-           _torch(_interpolate("bicubic")), "resampling kernel", "a = -0.75", "embed",
-           also=("resampling antialias", "resampling edges")),
-    Mutant("position embedding: bilinear for bicubic", "model",
-           _torch(_interpolate("bilinear", antialias=True)), "resampling kernel", "bilinear",
-           "embed"),
-    Mutant("position embedding: bilinear without antialias", "model",
-           _torch(_interpolate("bilinear")), "resampling antialias", "off", "embed",
-           also=("resampling kernel",)),
-    Mutant("position embedding: nearest", "model", _torch(_interpolate("nearest")),
-           "resampling kernel", "nearest", "embed"),
-    Mutant("position embedding: aligned corners", "model",
-           _torch(_interpolate("bilinear", align_corners=True)), "resampling corners", "aligned",
-           "embed", also=("resampling kernel", "resampling antialias")),
-    Mutant("position embedding: edges clamped", "model", _torch(_embed(_clamped)),
-           "resampling edges", "clamped", "embed"),
-    Mutant("patches column by column", "model", _torch(_embed(column_major=True)), "patches",
-           "column by column", "embed"),
-    Mutant("registers before the class token", "model",
-           _torch(_embed(order=("registers", "class", "patches"))), "order of tokens",
-           "registers, class, patches", "embed", REGISTERS),
-    Mutant("registers after the patches", "model",
-           _torch(_embed(order=("class", "patches", "registers"))), "order of tokens",
-           "class, patches, registers", "embed", REGISTERS),
-    Mutant("sine-cosine table: y before x", "model", _torch(_embed(_y_first)), "sine-cosine axes",
-           "y before x", "embed", {"pos_embed": "sincos2d"}),
-    Mutant("dropout left on", "model", _torch(_each_block(_dropout)), "randomness in evaluation",
+    Mutant("dropout left on", "model", in_torch(_each_block(_dropout)), "randomness in evaluation",
            "dropout", "mlp"),
-    Mutant("bfloat16 factors", "precision", _torch(_in(_bfloat16)), "products", "bfloat16"),
-    Mutant("TF32 factors", "precision", _torch(_in(_tf32)), "products", "TF32"),
-    Mutant("LayerNorm in bfloat16", "precision", _torch(_each_block(_half_norm)), "arithmetic",
+    Mutant("bfloat16 factors", "precision", in_torch(_in(_bfloat16)), "products", "bfloat16"),
+    Mutant("TF32 factors", "precision", in_torch(_in(_tf32)), "products", "TF32"),
+    Mutant("LayerNorm in bfloat16", "precision", in_torch(_each_block(_half_norm)), "arithmetic",
            "bfloat16", "norm2"),
 )  # fmt: skip

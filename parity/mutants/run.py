@@ -12,12 +12,13 @@ from parity.findings import Diagnosis
 from parity.mutants.data import DATA
 from parity.mutants.model import MODEL
 from parity.mutants.mutant import SUBJECT, Mutant, Plant
+from parity.mutants.tokens import TOKENS
 from parity.mutants.training import TRAINING
 from parity.pair import TwinPair
 from parity.precision import exact
 from parity.report import LEVELS
 
-MUTANTS: tuple[Mutant, ...] = (*MODEL, *DATA, *TRAINING)
+MUTANTS: tuple[Mutant, ...] = (*MODEL, *TOKENS, *DATA, *TRAINING)
 DTYPES = ("float64", "float32", "bfloat16")
 ELSEWHERE = (1e-1, 5e-2, 4e-2, 1e-3, 1e-5)
 """Absolute tolerances on float32 logits in other projects' tests (docs/numerics.md names them)."""
