@@ -1,0 +1,76 @@
+"""What every kind of container offers, and the `config.json` beside it."""
+
+import abc
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.containers.files import File, broken, parsed, reading
+from parity.containers.info import Info
+from vit_spec.names import unknown_name
+
+CONFIG = "config.json"
+CONFIG_LIMIT = 10_000_000
+
+
+class Container(abc.ABC):
+    """An open file or directory of tensors; `metadata` are texts that the file says of itself."""
+
+    kind: str
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: dict[str, str] = {}
+        self.tensors: dict[str, Info] = {}
+        self._closed = False
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        """The `config.json` beside the file, if there is one. Raises `BrokenFile`."""
+        path = self.path.with_name(CONFIG)
+        if not path.is_file():
+            return None
+        with reading(path) as file:
+            if file.size > CONFIG_LIMIT:
+                raise broken(path, f"{file.size} bytes are more than a config has", "remove it")
+            return parsed(path, file.read(0, file.size), "the file")
+
+    def read(self, name: str) -> np.ndarray:
+        """The values of a tensor, read only, mapped if the file holds them plainly.
+
+        Raises `KeyError` for an unknown name, `BrokenFile` for damage, `ValueError` after the end.
+        """
+        if self._closed:
+            raise ValueError(f"{self.path} is closed: read {name!r} inside the with block")
+        if name not in self.tensors:
+            raise KeyError(unknown_name("tensor", name, self.tensors))
+        return self._read(name)
+
+    def close(self) -> None:
+        """Ends reading; tensors that were read stay valid."""
+        self._closed = True
+        self._close()
+
+    @abc.abstractmethod
+    def _read(self, name: str) -> np.ndarray: ...
+
+    @abc.abstractmethod
+    def _close(self) -> None: ...
+
+
+class FileContainer(Container):
+    """A container of one file. Subclasses fill `tensors` and `_places`."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file.path)
+        self._file = file
+
+    def _close(self) -> None:
+        self._file.close()
+
+
+def left_out(names: list[str]) -> dict[str, str]:
+    """The metadata that lists what a file holds beside its tensors."""
+    return {"not_tensors": ", ".join(names)} if names else {}

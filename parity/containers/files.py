@@ -1,0 +1,149 @@
+"""A file opened for reading, with every range checked against its size, and its one error."""
+
+import contextlib
+import json
+import mmap
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from parity.containers.info import DTYPES, Info
+
+AGAIN = "it is damaged or cut short: copy, download or convert it again"
+PIECE = 1 << 22
+JSON_LIMIT = 100_000_000  # the limit of safetensors for its header
+
+
+class BrokenFile(ValueError):
+    """A damaged or hostile file: names the file, what is wrong, and what to do."""
+
+
+def broken(path: Path, what: str, do: str = AGAIN) -> BrokenFile:
+    """The error for `path`."""
+    return BrokenFile(f"{path}: {what}; {do}")
+
+
+def shown(value: Any) -> str:
+    """What a message says of a value from a file: printable and short."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def parsed(path: Path, text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object without duplicate keys, `NaN` and negative integers. Raises `BrokenFile`."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            twice = next(k for k, _ in pairs if k in seen or seen.add(k))
+            raise broken(path, f"{what} has the key {shown(twice)} twice", "write it again")
+        return found
+
+    def constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        found = json.loads(text.decode(), object_pairs_hook=unique, parse_constant=constant)
+        json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate is no text
+    except BrokenFile:
+        raise
+    except RecursionError as error:
+        raise broken(path, f"{what} is nested too deeply") from error
+    except ValueError as error:
+        raise broken(path, f"{what} is not JSON ({str(error)[:120]})") from error
+    if not isinstance(found, dict):
+        raise broken(path, f"{what} is {type(found).__name__}, not a JSON object")
+    return found
+
+
+class File:
+    """A regular file. Raises `FileNotFoundError`, `BrokenFile` for a device, a pipe or a socket."""
+
+    def __init__(self, path: Path):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        if not path.is_file():
+            raise broken(path, "it is not a regular file", "give a file or a directory")
+        self.path = path
+        self._handle = path.open("rb", buffering=0)
+        self.size = os.fstat(self._handle.fileno()).st_size
+
+    def broken(self, what: str, do: str = AGAIN) -> BrokenFile:
+        """The error for this file."""
+        return broken(self.path, what, do)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes at `offset`. Raises `BrokenFile` if the file does not have them."""
+        self._check(offset, count)
+        found = b""
+        while len(found) < count:  # one call reads at most 2 GiB
+            piece = os.pread(self._handle.fileno(), count - len(found), offset + len(found))
+            if not piece:
+                raise self.broken("it became shorter while it was read")
+            found = found + piece if found else piece
+        return found
+
+    def pieces(self, offset: int, count: int, step: int = PIECE) -> Iterator[bytes]:
+        """The same bytes in pieces of `step`."""
+        for start in range(0, count, step):
+            yield self.read(offset + start, min(step, count - start))
+
+    def check_crc(self, offset: int, count: int, crc: int, what: str) -> None:
+        """Raises `BrokenFile` if the bytes do not have that CRC-32."""
+        found = 0
+        for piece in self.pieces(offset, count):
+            found = zlib.crc32(piece, found)
+        if found != crc:
+            raise self.broken(f"{what} has other bytes than its checksum says")
+
+    def array(self, info: Info, offset: int) -> np.ndarray:
+        """A tensor in C order at `offset`: mapped, or copied if misaligned; read only."""
+        self._check(offset, info.nbytes)
+        dtype = DTYPES[info.dtype]
+        if info.nbytes == 0:
+            return frozen(np.empty(info.shape, dtype))
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        length = offset - start + info.nbytes
+        try:
+            mapped = mmap.mmap(self._handle.fileno(), length, access=mmap.ACCESS_READ, offset=start)
+        except ValueError as error:  # shorter than a moment ago
+            raise self.broken("it became shorter while it was read") from error
+        array = np.ndarray(info.shape, dtype, buffer=mapped, offset=offset - start)
+        self.check_values(array)
+        return array if array.flags.aligned else frozen(array.copy())
+
+    def check_values(self, array: np.ndarray) -> None:
+        """Raises `BrokenFile` for booleans that are neither 0 nor 1."""
+        if array.dtype == np.bool_ and (array.view(np.uint8) > 1).any():
+            raise self.broken("a tensor of booleans has bytes other than 0 and 1")
+
+    def close(self) -> None:
+        """Ends reading; tensors that were read stay valid."""
+        self._handle.close()
+
+    def _check(self, offset: int, count: int) -> None:
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise self.broken(
+                f"it declares {count} bytes at {offset} and has {self.size} bytes in all"
+            )
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """The array, read only from now on."""
+    array.flags.writeable = False
+    return array
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[File]:
+    """A `File` that is closed after the block."""
+    file = File(path)
+    try:
+        yield file
+    finally:
+        file.close()

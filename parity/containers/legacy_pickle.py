@@ -1,0 +1,42 @@
+"""Checks what a PyTorch pickle from before 1.6 claims, without unpickling it."""
+
+import pickletools
+from io import BytesIO
+
+from parity.containers.files import BrokenFile, File
+
+LONGEST = 32_000_000
+INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG"}
+NOTED = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+AGAIN = "torch.save it again where you trust it"
+
+
+def check_claims(file: File) -> None:
+    """Raises `BrokenFile` for a storage that claims more elements than the file has bytes.
+
+    A storage's id ends in the number of its elements and None, then the tuple is closed and used.
+    """
+    stream = BytesIO(file.read(0, min(file.size, LONGEST)))
+    try:
+        for _ in range(5):  # magic number, version, system, content, keys of storages
+            last: list[tuple[str, object]] = []
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "BINPERSID":
+                    _check(file, last)
+                if opcode.name not in NOTED:
+                    last = [*last[-2:], (opcode.name, argument)]
+    except BrokenFile:
+        raise
+    except Exception as error:  # genops raises several kinds for damaged pickles
+        raise file.broken(f"its pickle is damaged ({str(error)[:120]})", AGAIN) from error
+
+
+def _check(file: File, last: list[tuple[str, object]]) -> None:
+    names, count = [name for name, _ in last], last[0][1] if last else None
+    plain = names[1:] == ["NONE", "TUPLE"] and names[0] in INTEGERS
+    if not plain or not isinstance(count, int):
+        raise file.broken("it names a storage in an unusual way", AGAIN)
+    if not 0 <= count <= file.size:
+        raise file.broken(
+            f"a storage claims {count} elements; the file has {file.size} bytes", AGAIN
+        )

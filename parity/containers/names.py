@@ -1,0 +1,13 @@
+"""The file names under which models are published, the preferred first."""
+
+INDEX = ".index.json"
+CANDIDATES = (
+    "model.safetensors",
+    "model.safetensors" + INDEX,
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin" + INDEX,
+    "open_clip_pytorch_model.bin",
+    "flax_model.msgpack",
+)
+SUFFIXES = (".safetensors", ".npz", ".msgpack", ".pth", ".pt", ".bin")

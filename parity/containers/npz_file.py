@@ -1,0 +1,101 @@
+"""NumPy's .npz: a zip archive of arrays; stored ones are mapped, deflated ones inflated."""
+
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import numpy as np
+
+from parity.containers.container import FileContainer, left_out
+from parity.containers.files import File, frozen, shown
+from parity.containers.info import Info
+from parity.containers.npy_header import MOST, Head, head, read_head
+from parity.containers.values import Values
+from parity.containers.zip_directory import STORED, Member, inflated, members, start_of
+
+SUFFIX = ".npy"
+ALIGNMENT = 64
+PADDING = 0xD935  # the extra field by which Android aligns members, too
+
+
+class NpzFile(FileContainer):
+    """A .npz archive. Raises `BrokenFile`."""
+
+    kind = "npz"
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file)
+        self._places: dict[str, tuple[Member, Head]] = {}
+        self._checked: set[str] = set()
+        others = []
+        for member in members(file):
+            if is_unsafe(member.name):
+                raise file.broken(
+                    f"the member name {shown(member.name)} leads out of the archive",
+                    "do not use it; ask its author for another copy",
+                )
+            if not member.name.endswith(SUFFIX):
+                others.append(member.name)
+                continue
+            name = member.name.removesuffix(SUFFIX)
+            found = read_head(file, name, start_of(file, member, MOST), member.size)
+            self.tensors[name] = found.info
+            self._places[name] = member, found
+        self.metadata = left_out(others)
+
+    def _read(self, name: str) -> np.ndarray:
+        member, found = self._places[name]
+        info, shape = found.info, found.info.shape
+        if found.fortran:
+            info = Info(info.dtype, shape[::-1], info.nbytes)
+        if member.method == STORED and name not in self._checked:
+            what = f"the member {shown(member.name)}"
+            self._file.check_crc(member.offset, member.compressed, member.crc, what)
+            self._checked.add(name)
+        if member.method == STORED and found.stored.isnative:
+            array = self._file.array(info, member.offset + found.length)
+        else:
+            array = self._inflated(info, member, found)
+        return array.T if found.fortran else array
+
+    def _inflated(self, info: Info, member: Member, found: Head) -> np.ndarray:
+        flat, position = np.empty(info.nbytes, np.uint8), -found.length
+        for piece in inflated(self._file, member):
+            fresh = piece[max(0, -position) :]
+            at = max(0, position)
+            flat[at : at + len(fresh)] = np.frombuffer(fresh, np.uint8)
+            position += len(piece)
+        array = flat.view(found.stored).reshape(info.shape)
+        self._file.check_values(array)
+        return frozen(array if found.stored.isnative else array.astype(found.stored.newbyteorder()))
+
+
+def is_unsafe(name: str) -> bool:
+    """Whether a member name would lead out of the folder that it were unpacked in."""
+    return (
+        name.startswith("/") or "\\" in name or ".." in name.split("/")
+        or re.match(r"[A-Za-z]:", name) is not None
+    )  # fmt: skip
+
+
+def write_npz(out: BinaryIO, tensors: Mapping[str, Info], values: Values) -> None:
+    """A .npz of stored members, aligned for mapping. Raises `ValueError` for unsafe names."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, info in tensors.items():
+            if not name or is_unsafe(name + SUFFIX) or "\0" in name:
+                raise ValueError(
+                    f"{name!r} cannot be the name of a member of .npz: rename it, without '..', "
+                    "backslash and a leading slash or drive"
+                )
+            entry = zipfile.ZipInfo(name + SUFFIX)
+            start = head(info)
+            # zipfile adds 20 bytes for sizes beyond 32 bits
+            fixed = out.tell() + 30 + len(entry.filename.encode()) + 20 + 4
+            gap = -fixed % ALIGNMENT
+            entry.extra = struct.pack("<HH", PADDING, gap) + bytes(gap)
+            with archive.open(entry, "w", force_zip64=True) as member:
+                member.write(start)
+                for piece in values.pieces(name):
+                    member.write(piece)
