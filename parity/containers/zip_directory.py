@@ -15,6 +15,7 @@ from parity.containers.files import JSON_LIMIT, PIECE, File, shown
 STORED, DEFLATED = 0, 8
 MOST_DEFLATED = 1032  # deflate cannot make more of one byte
 RATIO, ALLOWANCE = 200, 1 << 28  # what all members together may make of the file
+FOLDER = 0x10  # among the attributes
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
 ENTRY = struct.Struct("<4sHHHHHHLLLHHHHHLL")
 LOCAL = struct.Struct("<4sHHHHHLLLHH")
@@ -129,7 +130,7 @@ def _entry(file: File, directory: bytes, position: int) -> tuple[Member, int]:
     if position + ENTRY.size > len(directory):
         raise file.broken("its zip directory is cut short")
     (signature, _, needed, flags, method, _, _, crc, compressed, size, name_length, extra_length,
-     comment_length, disk, _, _, local) = ENTRY.unpack_from(directory, position)  # fmt: skip
+     comment_length, disk, _, attributes, local) = ENTRY.unpack_from(directory, position)  # fmt: skip
     name_at = position + ENTRY.size
     extra_at = name_at + name_length
     end = extra_at + extra_length + comment_length
@@ -140,6 +141,8 @@ def _entry(file: File, directory: bytes, position: int) -> tuple[Member, int]:
     size, compressed, local = _large(file, name, extra, (size, compressed, local))
     if flags & 0x2061 or needed > 63 or disk:
         raise file.broken(f"the member {shown(name)} is encrypted or in a new format", AGAIN)
+    if attributes & FOLDER and size:
+        raise file.broken(f"the member {shown(name)} is a folder with data")
     if method not in (STORED, DEFLATED):
         raise file.broken(
             f"the member {shown(name)} is packed by method {method}; stored and deflated are known",

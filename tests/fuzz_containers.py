@@ -1,0 +1,239 @@
+"""Damaged tensor files by the thousand: each is refused with `BrokenFile`, or read as by others.
+
+`python -m tests.fuzz_containers --inputs 50000` runs long; `test_containers_fuzz.py` runs briefly.
+"""
+
+import argparse
+import io
+import random
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.serialization
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+import torch
+
+from parity import containers
+
+SECONDS = 1.0
+NUMBERS = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40)
+STATE = {
+    "block/kernel": np.arange(24, dtype=np.float32).reshape(4, 6),
+    "block/bias": np.arange(4).astype(ml_dtypes.bfloat16),
+    "block/half": np.linspace(-1, 1, 6, dtype=np.float16).reshape(1, 2, 3),
+    "step": np.array(7, np.int64),
+    "mask": np.array([True, False, True]),
+    "empty": np.zeros((0, 3), np.float32),
+}
+Failure = tuple[str, str]
+
+
+def seeds() -> dict[str, bytes]:
+    """Valid files of each kind, ours and others'."""
+    found = {}
+    infos = {name: containers.Info.of(a.dtype, a.shape) for name, a in STATE.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in containers.KINDS:
+            path = Path(folder) / kind
+            containers.write(path, kind, infos, STATE.__getitem__)
+            found[kind] = path.read_bytes()
+    raw = {n: a.view("V2") if a.dtype == ml_dtypes.bfloat16 else a for n, a in STATE.items()}
+    raw["block/kernel"] = np.asfortranarray(raw["block/kernel"])
+    state = {n: torch.from_numpy(a) for n, a in raw.items() if a.dtype.kind != "V"}
+    out = io.BytesIO()
+    np.savez_compressed(out, **raw)
+    found["npz, deflated"] = out.getvalue()
+    found["safetensors, official"] = safetensors.numpy.save(STATE, {"format": "np"})
+    tree = {"block": {"kernel": STATE["block/kernel"], "scale": np.float32(3)}, "lr": 0.5 + 1j}
+    found["msgpack, Flax"] = flax.serialization.msgpack_serialize({**tree, "n": 3, "note": "x"})
+    found["msgpack, chunked"] = _chunked()
+    for name, zipped in (("torch, nested", True), ("torch, legacy", False)):
+        out = io.BytesIO()
+        torch.save({"model": state, "epoch": 3}, out, _use_new_zipfile_serialization=zipped)
+        found[name] = out.getvalue()
+    return found
+
+
+def mutated(data: bytes, choose: random.Random) -> bytes:
+    """The bytes with one to three damages."""
+    for _ in range(choose.choice((1, 1, 1, 2, 3))):
+        at, size = _position(len(data), choose), choose.choice((1, 2, 3, 4, 8, 16, 64, 200))
+        piece = data[at : at + size]
+        way = choose.randrange(9)
+        if way <= 1:
+            piece = bytes([data[at] ^ 1 << choose.randrange(8)]) + data[at + 1 : at + size]
+        elif way == 2:
+            piece = bytes([choose.randrange(256)]) + data[at + 1 : at + size]
+        elif way == 3:
+            width = choose.choice((1, 2, 4, 8))
+            number = (choose.choice(NUMBERS) % 256**width).to_bytes(
+                width, choose.choice(("little", "big"))
+            )
+            data, piece, size = data[:at] + number + data[at + width :], number, width
+        elif way == 4:
+            data, piece, size = data[:at], b"", 0
+        elif way == 5:
+            piece = b""
+        elif way == 6:
+            piece = piece * 2
+        elif way == 7:
+            piece = choose.randbytes(choose.randrange(1, 9)) + piece
+        else:
+            start = _position(len(data), choose)
+            piece = data[start : start + size]
+        data = data[:at] + piece + data[at + size :]
+        if not data:
+            break
+    return data
+
+
+def failure(path: Path) -> Failure | None:
+    """What is wrong with how the file is read, if anything: None for a refusal or equal tensors."""
+    begin = time.perf_counter()
+    try:
+        with containers.opened(path) as opened:
+            kind, metadata = opened.kind, opened.metadata
+            tensors = {name: opened.read(name) for name in opened.tensors}
+            infos = dict(opened.tensors)
+    except containers.BrokenFile as error:
+        message = str(error)
+        if not message.startswith(str(path)) or len(message) > 1000 or not message.isprintable():
+            return "message", message[:2000]
+        kind = None
+    except BaseException as error:
+        return type(error).__name__, str(error)[:500]
+    if (seconds := time.perf_counter() - begin) > SECONDS:
+        return "slow", f"{seconds:.2f} s"
+    if kind is None:
+        return None
+    for name, array in tensors.items():
+        if containers.Info.of(array.dtype, array.shape) != infos[name] or array.flags.writeable:
+            return "info", f"{name}: {infos[name]} and {array.dtype} {array.shape}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = READERS[kind](path, metadata)
+    except Exception as error:
+        return f"{kind} only by us", f"{type(error).__name__}: {str(error)[:500]}"
+    return _difference(kind, tensors, expected)
+
+
+def _difference(kind: str, ours: dict[str, Any], theirs: dict[str, Any]) -> Failure | None:
+    if ours.keys() != theirs.keys():
+        return f"{kind} names", str(sorted(ours.keys() ^ theirs.keys()))[:500]
+    for name, array in ours.items():
+        other = theirs[name]
+        if array.dtype != other.dtype or array.shape != other.shape:
+            return f"{kind} info", f"{name}: {array.dtype} {array.shape}, {other.dtype}"
+        if array.tobytes() != other.tobytes():
+            return f"{kind} values", name
+    return None
+
+
+def _npz(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    others = metadata.get("not_tensors", "").split(", ")
+    with np.load(path, allow_pickle=False) as loaded:
+        found = {name: loaded[name] for name in loaded.files if name not in others}
+    return {
+        name: a.view(ml_dtypes.bfloat16) if a.dtype.kind == "V" else a.astype(a.dtype.name)
+        for name, a in found.items()
+    }
+
+
+def _msgpack(path: Path, _: dict[str, str]) -> dict[str, Any]:
+    def leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        if isinstance(node, dict | list):
+            for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+                yield from leaves(value, (*path, str(key)))
+        elif not isinstance(node, str | bytes | None):
+            yield "/".join(path), np.asarray(node)
+
+    return dict(leaves(flax.serialization.msgpack_restore(path.read_bytes()), ()))
+
+
+def _torch(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    def leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                yield from leaves(value, (*path, str(key)))
+            elif isinstance(value, torch.Tensor):
+                value = value.detach()
+                bits = value.dtype == torch.bfloat16
+                array = (value.contiguous().view(torch.int16) if bits else value).numpy()
+                yield ".".join((*path, str(key))), array.view(ml_dtypes.bfloat16) if bits else array
+
+    loaded = torch.load(path, weights_only=True, map_location="cpu")
+    return dict(leaves(loaded[metadata["entry"]] if metadata["entry"] else loaded, ()))
+
+
+READERS: dict[str, Callable[[Path, dict[str, str]], dict[str, Any]]] = {
+    "safetensors": lambda path, _: safetensors.numpy.load_file(path),
+    "npz": _npz,
+    "msgpack": _msgpack,
+    "torch": _torch,
+}
+
+
+def _position(length: int, choose: random.Random) -> int:
+    """A place in the bytes, often near an end, where the structure is."""
+    near = min(length, 400)
+    return choose.choice(
+        (choose.randrange(length), choose.randrange(near), length - 1 - choose.randrange(near))
+    )
+
+
+def _chunked() -> bytes:
+    serialization, most = flax.serialization, flax.serialization.MAX_CHUNK_SIZE
+    serialization.MAX_CHUNK_SIZE = 16
+    try:
+        return serialization.msgpack_serialize({"kernel": STATE["block/kernel"]})
+    finally:
+        serialization.MAX_CHUNK_SIZE = most
+
+
+def main() -> int:
+    """Runs the given number of inputs, prints the figures; 1 if there were failures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=50_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=480, help="stop after this time")
+    parser.add_argument("--keep", type=Path, help="a folder for the inputs that fail")
+    options = parser.parse_args()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), resource.RLIM_INFINITY))
+    files, counts, shown, begin = seeds(), Counter(), 0, time.monotonic()
+    names = list(files)
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(options.inputs):
+            if time.monotonic() - begin > options.seconds:
+                break
+            choose = random.Random(f"{options.seed} {i}")
+            name = names[i % len(names)]
+            path = Path(folder) / "input.bin"
+            path.write_bytes(data := mutated(files[name], choose))
+            counts["inputs"] += 1
+            if (found := failure(path)) is None:
+                continue
+            counts["failures"] += 1
+            counts[f"{name}: {found[0]}"] += 1
+            if options.keep:
+                options.keep.mkdir(parents=True, exist_ok=True)
+                (options.keep / f"{options.seed}-{i}").write_bytes(data)
+            if shown < 20:
+                shown += 1
+                print(f"{options.seed} {i} {name}: {found[0]}: {found[1]}", file=sys.stderr)
+    print(f"{time.monotonic() - begin:.0f} s", dict(counts))
+    return 1 if counts["failures"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
