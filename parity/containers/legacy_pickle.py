@@ -8,7 +8,8 @@ from parity.containers.files import BrokenFile, File
 LONGEST = 32_000_000
 INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG"}
 NOTED = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
-AGAIN = "torch.save it again where you trust it"
+AGAIN = "it is damaged: copy or download it again, or torch.save it again"
+PLAIN = "load it where you trust it and torch.save only a dict of its plain CPU tensors"
 
 
 def check_claims(file: File) -> None:
@@ -35,7 +36,7 @@ def _check(file: File, last: list[tuple[str, object]]) -> None:
     names, count = [name for name, _ in last], last[0][1] if last else None
     plain = names[1:] == ["NONE", "TUPLE"] and names[0] in INTEGERS
     if not plain or not isinstance(count, int):
-        raise file.broken("it names a storage in an unusual way", AGAIN)
+        raise file.broken("it holds a module, or a storage in an unusual way", PLAIN)
     if not 0 <= count <= file.size:
         raise file.broken(
             f"a storage claims {count} elements; the file has {file.size} bytes", AGAIN

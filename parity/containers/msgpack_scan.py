@@ -176,9 +176,9 @@ class _Walk:
         return Place(info, self.position - length)
 
     def _complex(self) -> np.complex128:
-        head, real, imaginary = self._next(), self._next(), self._next()
-        numbers = [v for k, v in (real, imaginary) if k == "plain" and type(v) in (int, float)]
-        if head != ("array", 2) or len(numbers) != 2:
+        parts = [self._next() for _ in range(2)] if self._next() == ("array", 2) else []
+        numbers = [v for kind, v in parts if kind == "plain" and type(v) in (int, float)]
+        if len(numbers) != 2:
             raise self._file.broken(f"a complex number at {self.position} is not two numbers")
         return np.complex128(complex(*numbers))
 

@@ -57,25 +57,28 @@ def _open(path: Path, *, shards: bool) -> Container:
 def _container(file: File, *, shards: bool) -> Container:
     """The container that the content is."""
     start = file.read(0, min(file.size, 512))
-    if start[:2] == b"PK":
-        return _archive(file)
-    if start[8:9] == b"{" and (start[5:8] == bytes(3) or file.path.suffix == ".safetensors"):
+    if start[5:9] == b"\0\0\0{":  # before all else: the length of a header is any bytes
         return SafetensorsFile(file)
-    if start[:1] == b"{" and shards and file.path.name.endswith(INDEX):
-        return Shards(file, lambda path: _open(path, shards=False))
+    if start[:4] in (b"PK\3\4", b"PK\5\6"):
+        return _archive(file)
     if start.startswith(LEGACY):
         return TorchFile(file)
+    if start[:1] == b"{" and shards and file.path.name.endswith(INDEX):
+        return Shards(file, lambda path: _open(path, shards=False))
     for sign, (what, do) in KNOWN.items():
         if start.startswith(sign):
             raise file.broken(what, do)
-    if start[:1] == b"\x80" and 2 <= start[1] <= 5 if len(start) > 1 else False:
+    packed = start != b"" and (0x80 <= start[0] <= 0x8F or start[0] in (0xDE, 0xDF))
+    if start[8:9] == b"{" and not packed:
+        return SafetensorsFile(file)
+    if start[:2] in (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"):
         raise file.broken(
             "it is a plain pickle, which could run code when it is loaded",
             "load it where you trust it and save its arrays by numpy.savez or torch.save",
         )
     if start[257:262] == b"ustar":
         raise file.broken("it is a tar archive", "unpack it; torch.save what is older than 2017")
-    if start and (0x80 <= start[0] <= 0x8F or start[0] in (0xDE, 0xDF)):
+    if packed:
         return MsgpackFile(file)
     if not start:
         raise file.broken("it is empty")

@@ -14,9 +14,9 @@ import numpy as np
 from parity.containers.container import Container, left_out
 from parity.containers.files import File, broken, frozen, shown
 from parity.containers.info import DTYPES, Info
-from parity.containers.legacy_pickle import check_claims
+from parity.containers.legacy_pickle import AGAIN, PLAIN, check_claims
 from parity.containers.values import Values
-from parity.containers.zip_directory import STORED, members
+from parity.containers.zip_directory import STORED, Member, members
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 ENTRIES = ("model", "state_dict", "teacher")
 DEPTH = 16
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that torch starts with
-AGAIN = "it is damaged: copy or download it again, or torch.save it again"
-PLAIN = "load it where you trust it and torch.save only a dict of its plain CPU tensors"
 
 
 class TorchFile(Container):
@@ -37,18 +35,7 @@ class TorchFile(Container):
         super().__init__(file.path)
         self._file, self._checked = file, False
         self._members = members(file) if file.read(0, 2) == b"PK" else None
-        for member in self._members or ():
-            if member.method != STORED:
-                raise file.broken(f"the member {shown(member.name)} is packed", AGAIN)
-            if member.name.endswith("/constants.pkl"):
-                raise file.broken(
-                    "it is a TorchScript program, not only tensors",
-                    "torch.jit.load it where you trust it and torch.save its state_dict()",
-                )
-            if "/data/" not in member.name:
-                file.check_crc(
-                    member.offset, member.size, member.crc, f"the member {shown(member.name)}"
-                )
+        _check_members(file, self._members or [])
         if self._members is None:
             check_claims(file)
         loaded = _load(file, mapped=self._members is not None)
@@ -78,6 +65,21 @@ class TorchFile(Container):
     def _close(self) -> None:
         self._values = {}
         self._file.close()
+
+
+def _check_members(file: File, found: list[Member]) -> None:
+    """Raises `BrokenFile` for a program, and for damage outside of the tensors."""
+    if any(member.name.endswith("/constants.pkl") for member in found):
+        raise file.broken(
+            "it is a TorchScript program, not only tensors",
+            "torch.jit.load it where you trust it and torch.save its state_dict()",
+        )
+    for member in found:
+        what = f"the member {shown(member.name)}"
+        if member.method != STORED:
+            raise file.broken(f"{what} is packed", AGAIN)
+        if "/data/" not in member.name:
+            file.check_crc(member.offset, member.size, member.crc, what)
 
 
 def _torch(path: Path) -> Any:

@@ -129,8 +129,9 @@ def _entry(file: File, directory: bytes, position: int) -> tuple[Member, int]:
     """The member listed at `position`, and the next position."""
     if position + ENTRY.size > len(directory):
         raise file.broken("its zip directory is cut short")
-    (signature, _, needed, flags, method, _, _, crc, compressed, size, name_length, extra_length,
-     comment_length, disk, _, attributes, local) = ENTRY.unpack_from(directory, position)  # fmt: skip
+    fields = ENTRY.unpack_from(directory, position)
+    signature, _, needed, flags, method, _, _, crc, compressed, size, *fields = fields
+    name_length, extra_length, comment_length, disk, _, attributes, local = fields
     name_at = position + ENTRY.size
     extra_at = name_at + name_length
     end = extra_at + extra_length + comment_length
