@@ -77,6 +77,7 @@ def inside(index: Path, shard: str) -> Path:
     path = index.parent / shard
     try:
         target = path.resolve()
+        path.exists()  # raises for a name that no disk can hold
     except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, a loop of links
         out = True
     else:
