@@ -1,4 +1,4 @@
-"""The outcome of the mutants as text, for a terminal and, in Markdown, for the README."""
+"""The outcome of the mutants as text and as JSON."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ def render(scores: Scores) -> str:
             named = "yes" if s.named else "NO"
             lines.append(f"{s.mutant.name:{width}}  {caught}  {named:5}  {s.logits:.0e}".rstrip())
         lines += ["", *_shares(scores)]
-    if scores.seeds:
-        lines += ["", *_alarms(scores)]
+    alarms = _alarms(scores) if scores.seeds else ["no healthy pair was checked for false alarms"]
+    lines += ["", *alarms]
     return "\n".join([*lines, "", "PASS" if scores.passed else "FAIL"])
 
 
