@@ -73,12 +73,15 @@ class JaxSide:
         """Gradients of sum(outputs * cotangent) for the images and every parameter."""
         with self._options(remat="full") if self._is_large() else contextlib.nullcontext():
             structure, params = split(self.model)
-        of_params, of_images = _backward(
-            structure, params, self._images(images), self._array(cotangent)
-        )
-        yield "images", np.asarray(of_images)
-        for name in list(of_params):  # handed out one by one
-            yield from _law({name: of_params.pop(name)}).items()
+        given, pull = self._images(images), self._array(cotangent)
+        for names in _parts(params) if self._is_large() else [list(params)]:
+            part = {name: params[name] for name in names}
+            rest = {name: value for name, value in params.items() if name not in part}
+            of_part, of_images = _backward(structure, part, rest, given, pull)
+            if names[0] == next(iter(params)):
+                yield "images", np.asarray(of_images)
+            for name in names:  # handed out one by one
+                yield from _law({name: of_part.pop(name)}).items()
 
     def train(self, config: OptimConfig, batches: Iterable[Batch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, parameters, moments and moving average."""
@@ -136,10 +139,19 @@ def _forward(structure: Any, params: dict[str, Any], images: Any) -> tuple[Any, 
 
 @partial(jax.jit, static_argnums=0)
 def _backward(
-    structure: Any, params: dict[str, Any], images: Any, cotangent: Any
+    structure: Any, params: dict[str, Any], rest: dict[str, Any], images: Any, cotangent: Any
 ) -> tuple[Any, Any]:
-    _, backward = jax.vjp(lambda p, x: merge(structure, p)(x), params, images)
+    """Gradients of `params` and of the images; `rest` are the other parameters."""
+    _, backward = jax.vjp(lambda p, x: merge(structure, {**rest, **p})(x), params, images)
     return backward(cotangent)
+
+
+def _parts(params: dict[str, Any]) -> list[list[str]]:
+    """Names in two halves, the later blocks last, so that only half the gradients exist at once."""
+    numbers = {name: int(name.split(".")[1]) for name in params if name.startswith("blocks.")}
+    middle = (max(numbers.values(), default=0) + 1) // 2
+    late = [name for name, number in numbers.items() if number >= middle]
+    return [[name for name in params if name not in late], late]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
