@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.attention import attend
-from vit_jax.initializers import latent_init, linear_init, patch_init
+from vit_jax.initializers import linear_init, patch_init
 from vit_jax.options import AttentionKernel, Options
 from vit_spec import ViTConfig
 
@@ -23,6 +23,8 @@ def activate(x: Array, form: str) -> Array:
     """The activation of `ViTConfig.activation`, element by element."""
     if form == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
+    if form == "silu":
+        return jax.nn.silu(x)
     if form == "gelu_tanh":
         return jax.nn.gelu(x, approximate=True)
     # Written with erf as PyTorch does; `jax.nn.gelu` uses erfc, whose backward pass is half as
@@ -111,19 +113,6 @@ class Attention(nnx.Module):
         return self.proj(jnp.swapaxes(x, 1, 2).reshape(b, t, d))
 
 
-class Mlp(nnx.Module):
-    """Two linear layers with the config's activation between them."""
-
-    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
-        self.activation = config.activation
-        self.fc1 = linear(options, config.width, config.mlp_width, rngs=rngs)
-        self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
-
-    def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
-        x = drop(activate(self.fc1(x), self.activation), masks, "mlp_drop1")  # (b, t, m)
-        return drop(self.fc2(x), masks, "mlp_drop2")
-
-
 class LayerScale(nnx.Module):
     """A learned factor for each channel of a residual branch."""
 
@@ -133,41 +122,3 @@ class LayerScale(nnx.Module):
 
     def __call__(self, x: Array) -> Array:  # (b, t, d) -> (b, t, d)
         return x * self.gamma[...].astype(x.dtype)
-
-
-class AttentionPool(nnx.Module):
-    """MAP head: a learned query attends to all tokens, then a residual MLP
-    (https://arxiv.org/abs/2106.04560, appendix)."""
-
-    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
-        self.num_heads = config.num_heads
-        self.latent = nnx.Param(
-            latent_init(rngs.params(), (1, 1, config.width), options.param_dtype)
-        )
-        self.q = linear(options, config.width, config.width, rngs=rngs)
-        self.kv = linear(options, config.width, 2 * config.width, rngs=rngs)
-        self.proj = linear(options, config.width, config.width, rngs=rngs)
-        self.norm = layer_norm(config, options, config.width, rngs=rngs)
-        self.mlp = Mlp(config, options, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:  # (b, n, d) -> (b, d)
-        b, n, d = x.shape
-        heads, k = self.num_heads, d // self.num_heads
-        q = self.q(self.latent[...].astype(x.dtype)).reshape(1, heads, 1, k)
-        q = jnp.broadcast_to(q, (b, heads, 1, k))
-        key, value = jnp.transpose(
-            self.kv(x).reshape(b, n, 2, heads, k), (2, 0, 3, 1, 4)
-        )  # (b, h, n, k)
-        x = attend(q, key, value, kernel="xla")
-        x = self.proj(x.reshape(b, d))
-        return x + self.mlp(self.norm(x))
-
-
-class PreLogits(nnx.Module):
-    """The tanh layer before the head of the original ViT."""
-
-    def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
-        self.fc = linear(options, config.width, config.feature_width, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:  # (b, d) -> (b, representation_size)
-        return jnp.tanh(self.fc(x))

@@ -10,21 +10,20 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.embedding import positions
+from vit_jax.heads import AttentionPool, PreLogits
 from vit_jax.images import check_images
 from vit_jax.initializers import token_init
 from vit_jax.layers import (
     Attention,
-    AttentionPool,
     Identity,
     LayerScale,
     Masks,
-    Mlp,
     PatchEmbed,
-    PreLogits,
     drop,
     layer_norm,
     linear,
 )
+from vit_jax.mlp import MLPS
 from vit_jax.options import Options
 from vit_jax.stack import run_blocks
 from vit_spec import ViTConfig
@@ -38,7 +37,7 @@ class Block(nnx.Module):
         self.attn = Attention(config, options, rngs=rngs)
         self.ls1 = Identity() if config.layer_scale is None else LayerScale(config, options)
         self.norm2 = layer_norm(config, options, config.width, rngs=rngs)
-        self.mlp = Mlp(config, options, rngs=rngs)
+        self.mlp = MLPS[config.mlp](config, options, rngs=rngs)
         self.ls2 = Identity() if config.layer_scale is None else LayerScale(config, options)
 
     def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)

@@ -30,7 +30,7 @@ class ViTConfig:
     num_heads: int = 12
     """Attention heads; they share `width` evenly."""
     mlp_width: int = 3072
-    """Hidden channels of a block's MLP."""
+    """Hidden channels of a block's MLP, behind the gate if it has one."""
 
     class_token: bool = True
     """A learned token before the patches."""
@@ -56,8 +56,12 @@ class ViTConfig:
     representation_size: int | None = None
     """Width of a tanh layer before the head ("pre-logits" of the original ViT); None: no layer."""
 
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
-    """`gelu`: exact (erf); `gelu_tanh`: tanh approximation; `quick_gelu`: x * sigmoid(1.702 x)."""
+    mlp: Literal["mlp", "swiglu_packed", "swiglu"] = "mlp"
+    """`swiglu`: silu(gate) * values, of two layers `fc1_g` and `fc1_x`
+    (https://arxiv.org/abs/2002.05202); `swiglu_packed`: of one layer `fc1`, the gate in front."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "silu"] = "gelu"
+    """`gelu`: exact (erf); `gelu_tanh`: tanh approximation; `quick_gelu`: x * sigmoid(1.702 x);
+    `silu`: x * sigmoid(x)."""
     norm_eps: float = 1e-6
     """Epsilon of every LayerNorm, added to the variance."""
     qkv_bias: bool = True
@@ -171,6 +175,10 @@ def _problems(c: ViTConfig) -> list[str]:
         found.append(f"width {c.width} is below 8, which pos_embed 'sincos2d' needs")
     if c.pool == "token" and not c.class_token:
         found.append("pool 'token' needs class_token=True; use pool 'mean' or 'map' without one")
+    if c.mlp != "mlp" and c.activation != "silu":
+        found.append(f"mlp {c.mlp!r} needs activation 'silu', not {c.activation!r}")
+    if c.mlp != "mlp" and c.pool == "map":
+        found.append(f"pool 'map' has an MLP of its own, which mlp {c.mlp!r} does not define")
     return found
 
 

@@ -70,14 +70,20 @@ def _block(c: ViTConfig, name: str) -> Shapes:
     shapes |= _linear(f"{name}.attn.proj", d, d)
     if c.layer_scale is not None:
         shapes[f"{name}.ls1.gamma"] = (d,)
-    shapes |= _norm(f"{name}.norm2", d) | _mlp(f"{name}.mlp", d, c.mlp_width)
+    shapes |= _norm(f"{name}.norm2", d) | _mlp(f"{name}.mlp", d, c.mlp_width, c.mlp)
     if c.layer_scale is not None:
         shapes[f"{name}.ls2.gamma"] = (d,)
     return shapes
 
 
-def _mlp(name: str, width: int, hidden: int) -> Shapes:
-    return _linear(f"{name}.fc1", width, hidden) | _linear(f"{name}.fc2", hidden, width)
+def _mlp(name: str, width: int, hidden: int, form: str = "mlp") -> Shapes:
+    first = {"mlp": {"fc1": hidden}, "swiglu_packed": {"fc1": 2 * hidden}}.get(
+        form, {"fc1_g": hidden, "fc1_x": hidden}
+    )
+    shapes: Shapes = {}
+    for layer, outputs in first.items():
+        shapes |= _linear(f"{name}.{layer}", width, outputs)
+    return shapes | _linear(f"{name}.fc2", hidden, width)
 
 
 def _linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Shapes:

@@ -19,6 +19,8 @@ def activate(x: Tensor, form: str) -> Tensor:
     """The activation of `ViTConfig.activation`, element by element."""
     if form == "quick_gelu":
         return x * torch.sigmoid(1.702 * x)
+    if form == "silu":
+        return F.silu(x)
     return F.gelu(x, approximate="tanh" if form == "gelu_tanh" else "none")
 
 
@@ -64,20 +66,6 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(b, t, d))
 
 
-class Mlp(nn.Module):
-    """Two linear layers with the config's activation between them."""
-
-    def __init__(self, config: ViTConfig):
-        super().__init__()
-        self.activation = config.activation
-        self.fc1 = nn.Linear(config.width, config.mlp_width)
-        self.fc2 = nn.Linear(config.mlp_width, config.width)
-
-    def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:  # (b, t, d) -> (b, t, d)
-        x = drop(activate(self.fc1(x), self.activation), masks, "mlp_drop1")  # (b, t, m)
-        return drop(self.fc2(x), masks, "mlp_drop2")
-
-
 class LayerScale(nn.Module):
     """A learned factor for each channel of a residual branch."""
 
@@ -88,40 +76,3 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         return x * self.gamma
-
-
-class AttentionPool(nn.Module):
-    """MAP head: a learned query attends to all tokens, then a residual MLP
-    (https://arxiv.org/abs/2106.04560, appendix)."""
-
-    def __init__(self, config: ViTConfig):
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.latent = nn.Parameter(torch.empty(1, 1, config.width))
-        self.q = nn.Linear(config.width, config.width)
-        self.kv = nn.Linear(config.width, 2 * config.width)
-        self.proj = nn.Linear(config.width, config.width)
-        self.norm = layer_norm(config, config.width)
-        self.mlp = Mlp(config)
-
-    def forward(self, x: Tensor) -> Tensor:  # (b, n, d) -> (b, d)
-        b, n, d = x.shape
-        heads, k = self.num_heads, d // self.num_heads
-        q = self.q(self.latent).reshape(1, 1, heads, k).expand(b, -1, -1, -1).transpose(1, 2)
-        key, value = (
-            self.kv(x).reshape(b, n, 2, heads, k).permute(2, 0, 3, 1, 4).unbind(0)
-        )  # (b, h, n, k)
-        x = F.scaled_dot_product_attention(q, key, value)
-        x = self.proj(x.transpose(1, 2).reshape(b, d))
-        return x + self.mlp(self.norm(x))
-
-
-class PreLogits(nn.Module):
-    """The tanh layer before the head of the original ViT."""
-
-    def __init__(self, config: ViTConfig):
-        super().__init__()
-        self.fc = nn.Linear(config.width, config.feature_width)
-
-    def forward(self, x: Tensor) -> Tensor:  # (b, d) -> (b, representation_size)
-        return torch.tanh(self.fc(x))

@@ -10,19 +10,11 @@ from torch import Tensor, nn
 
 from vit_spec import ViTConfig
 from vit_torch.embedding import positions
+from vit_torch.heads import AttentionPool, PreLogits
 from vit_torch.images import check_images
-from vit_torch.layers import (
-    Attention,
-    AttentionPool,
-    LayerScale,
-    Masks,
-    Mlp,
-    PatchEmbed,
-    PreLogits,
-    drop,
-    layer_norm,
-)
+from vit_torch.layers import Attention, LayerScale, Masks, PatchEmbed, drop, layer_norm
 from vit_torch.masks import of_block, sample_masks
+from vit_torch.mlp import MLPS
 
 
 class Block(nn.Module):
@@ -34,7 +26,7 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.ls1 = nn.Identity() if config.layer_scale is None else LayerScale(config)
         self.norm2 = layer_norm(config, config.width)
-        self.mlp = Mlp(config)
+        self.mlp = MLPS[config.mlp](config)
         self.ls2 = nn.Identity() if config.layer_scale is None else LayerScale(config)
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:  # (b, t, d) -> (b, t, d)

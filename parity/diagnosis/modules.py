@@ -197,6 +197,8 @@ def _activations(trace: Trace) -> Iterator[Segment]:
         parts = [e for e in trace.within(parent) if _is_hidden(trace, e)]
         for first, second in pairwise(parts):
             x, y = first.output, second.input
+            if "fc1_" in first.path:
+                continue  # a gated MLP (`vision.of_gates`)
             if x is None or y is None or x.shape != y.shape or x.shape[-1] == 0:
                 continue
 

@@ -1,6 +1,6 @@
 """Formulas of a Vision Transformer between its layers, where modules have timm's names.
 
-Attention, residual branches, tokens and positions, pooling; for each side from its own inputs.
+Attention, gated MLPs, residual branches, pooling; for each side from its own inputs.
 
 Shapes: b images, t tokens, d width, h heads of k channels, (r, c) the grid of patches.
 """
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from parity.diagnosis.modules import ACTIVATIONS
 from parity.diagnosis.segments import Segment, Settings
 from parity.diagnosis.trace import Trace
 
@@ -100,6 +101,31 @@ def _branch(
         return (x if settings["residual"] == "added" else 0) + y * scale
 
     yield Segment(f"{path} after {name}", total, knobs, predict)
+
+
+def of_gates(trace: Trace) -> Iterator[Segment]:
+    """Between the layers of every gated MLP: `fc1` of both halves, or `fc1_g` and `fc1_x`."""
+    for path, second in trace.events.items():
+        if path.rpartition(".")[2] != "fc2" or second.input is None:
+            continue
+        parent, width = path.removesuffix("fc2"), second.input.shape[-1]
+        first, *more = (trace.events.get(f"{parent}{name}") for name in ("fc1", "fc1_g", "fc1_x"))
+        if first is not None and first.output is not None:
+            halves = first.output.chunk(2, dim=-1)
+        else:
+            halves = tuple(e.output for e in more if e is not None and e.output is not None)
+        if len(halves) != 2 or any(half.shape[-1] != width for half in halves):
+            continue
+
+        def predict(settings: Settings, halves: tuple = halves) -> Tensor:
+            gate, values = halves if settings["gate"] == "the first half" else halves[::-1]
+            return ACTIVATIONS[settings["activation of the gate"]](gate) * values
+
+        knobs = {
+            "gate": ("the first half", "the second half"),
+            "activation of the gate": tuple(sorted(ACTIVATIONS, key="SiLU".__ne__)),
+        }
+        yield Segment(parent.rstrip("."), second.input, knobs, predict, optional=True)
 
 
 def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterator[Segment]:

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("vit_spec", "vit_data", "vit_jax", "vit_torch", "parity")
 MIRRORED = (
-    "vit", "layers", "embedding", "images", "masks", "initializers", "training", "training_state",
-    "api",
+    "vit", "layers", "mlp", "heads", "embedding", "images", "masks", "initializers", "training",
+    "training_state", "api",
 )  # fmt: skip
 
 # What only one side has, and why.
@@ -43,7 +43,7 @@ def skeleton(file: Path) -> dict[str, tuple[list[str], list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["vit", "layers"])
+@pytest.mark.parametrize("name", ["vit", "layers", "mlp", "heads"])
 def test_the_twins_have_the_same_classes_attributes_and_methods_in_the_same_order(name):
     ours, theirs = (skeleton(ROOT / side / f"{name}.py") for side in ("vit_jax", "vit_torch"))
     assert list(ours) == list(theirs)

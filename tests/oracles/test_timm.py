@@ -21,6 +21,8 @@ CONFIGS = {
     "registers": {"num_registers": 3, "class_token_position": False},
     "qk_norm_no_qkv_bias": {"qk_norm": True, "qkv_bias": False},
     "quick_gelu_epsilon": {"activation": "quick_gelu", "norm_eps": 1e-5},
+    "swiglu": {"mlp": "swiglu", "activation": "silu"},
+    "swiglu_packed": {"mlp": "swiglu_packed", "activation": "silu", "mlp_width": 48},
     "not_square": {"image_size": (16, 40), "patch_size": (8, 4), "in_channels": 1},
 }
 SIZES = {"native": (0, 0), "larger": (48, 40), "smaller": (16, 24)}

@@ -8,6 +8,7 @@ for _schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
                 "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):  # fmt: skip
     _LIBRARY.define(_schema)
 
+from timm.layers import Mlp, SwiGLU, SwiGLUPacked  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 from vit_spec import ViTConfig  # noqa: E402
@@ -21,7 +22,9 @@ def timm_model(config: ViTConfig, **extra) -> VisionTransformer:
         "gelu": torch.nn.GELU,
         "gelu_tanh": partial(torch.nn.GELU, approximate="tanh"),
         "quick_gelu": "quick_gelu",
+        "silu": torch.nn.SiLU,
     }[config.activation]
+    packed = config.mlp == "swiglu_packed"
     return VisionTransformer(
         img_size=config.image_shape,
         patch_size=config.patch_shape,
@@ -31,7 +34,8 @@ def timm_model(config: ViTConfig, **extra) -> VisionTransformer:
         embed_dim=config.width,
         depth=config.depth,
         num_heads=config.num_heads,
-        mlp_ratio=config.mlp_width / config.width,
+        mlp_ratio=(1 + packed) * config.mlp_width / config.width,
+        mlp_layer={"mlp": Mlp, "swiglu_packed": SwiGLUPacked, "swiglu": SwiGLU}[config.mlp],
         qkv_bias=config.qkv_bias,
         qk_norm=config.qk_norm,
         init_values=config.layer_scale,

@@ -1,0 +1,66 @@
+"""Bugs planted in what only some configs have: the diagnosis names them and nothing else."""
+
+import types
+
+import pytest
+
+from parity.diagnosis.diagnose import explain_pair
+from parity.mutants.mutant import Plant
+from parity.precision import exact
+from tests.twin_models import TINY
+from vit_torch.layers import activate
+
+
+def rebind(module, forward):
+    module.forward = types.MethodType(forward, module)
+
+
+def each_mlp(forward):
+    def change(model):
+        for block in model.blocks:
+            rebind(block.mlp, forward)
+
+    return change
+
+
+def gate_behind(self, x, masks=None):
+    values, gate = self.fc1(x).chunk(2, dim=-1)
+    return self.fc2(activate(gate, "silu") * values)
+
+
+def gelu_gate(self, x, masks=None):
+    return self.fc2(activate(self.fc1_g(x), "gelu") * self.fc1_x(x))
+
+
+SWIGLU = {"mlp": "swiglu", "activation": "silu"}
+BUGS = {
+    "gate_behind": (
+        each_mlp(gate_behind),
+        {**SWIGLU, "mlp": "swiglu_packed"},
+        ("blocks.0.mlp", "gate", "the second half"),
+    ),
+    "gelu_gate": (
+        each_mlp(gelu_gate),
+        {**SWIGLU, "mlp_width": 32},
+        ("blocks.0.mlp", "activation of the gate", "erf GELU"),
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_named_and_nothing_else(bug):
+    change, fields, expected = BUGS[bug]
+    plant = Plant(TINY.replace(**fields), 0)
+    plant.in_torch.append(change)
+    with exact():
+        diagnosis = explain_pair(plant.pair(), level="layers")
+    assert [(c.place, c.what, c.torch) for c in diagnosis.causes] == [expected]
+    assert not diagnosis.unexplained
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_healthy_pair_has_no_cause(bug):
+    with exact():
+        diagnosis = explain_pair(Plant(TINY.replace(**BUGS[bug][1]), 0).pair(), level="layers")
+    assert not diagnosis.causes
+    assert not diagnosis.unexplained
