@@ -82,6 +82,7 @@ class PatchEmbed(nnx.Module):
             patch,
             patch,
             padding="VALID",
+            use_bias=config.patch_bias,
             dtype=options.dtype,
             param_dtype=options.param_dtype,
             kernel_init=patch_init,

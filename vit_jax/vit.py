@@ -72,6 +72,7 @@ class ViT(nnx.Module):
         learned = config.pos_embed == "learned"
         self.pos_embed = token(config.num_positions) if learned else None
         self.patch_embed = PatchEmbed(config, options, rngs=rngs)
+        self.norm_pre = layer_norm(config, options, d, rngs=rngs) if config.pre_norm else Identity()
         self.blocks = nnx.List([Block(config, options, rngs=rngs) for _ in range(config.depth)])
         self.norm = Identity() if config.fc_norm else layer_norm(config, options, d, rngs=rngs)
         self.attn_pool = AttentionPool(config, options, rngs=rngs) if config.pool == "map" else None
@@ -81,7 +82,8 @@ class ViT(nnx.Module):
         )
         self.head = Identity()
         if config.num_classes:
-            self.head = linear(options, config.feature_width, config.num_classes, rngs=rngs)
+            sizes = config.feature_width, config.num_classes
+            self.head = linear(options, *sizes, bias=config.head_bias, rngs=rngs)
             self.head.kernel[...] = jnp.zeros_like(self.head.kernel[...])
 
     def __call__(self, images: Array, masks: Masks | None = None) -> Array:
@@ -99,12 +101,12 @@ class ViT(nnx.Module):
 
     def features(self, images: Array, masks: Masks | None = None) -> Array:
         """Tokens after the last norm (b, t, d): class token, registers, patches row by row."""
-        x = drop(self.embed(images), masks, "pos_drop")
+        x = self.norm_pre(drop(self.embed(images), masks, "pos_drop"))
         x = run_blocks(self.blocks, x, masks, self.options)
         return self.norm(x)
 
     def embed(self, images: Array) -> Array:
-        """Tokens before the first block (b, t, d)."""
+        """Tokens with their positions (b, t, d)."""
         grid = check_images(images, self.config)
         x = self.patch_embed(jnp.asarray(images, self.options.compute_dtype))  # (b, n, d)
         pos_embed = None if self.pos_embed is None else self.pos_embed[...]
@@ -131,10 +133,14 @@ class ViT(nnx.Module):
     def points(self, images: Array) -> Iterator[tuple[str, Array]]:
         """Every measuring point in the order it is computed, one at a time, without dropout.
 
-        Names: `embed`, `blocks.{i}.attn`, `blocks.{i}.mlp`, `blocks.{i}`, `norm`, `pool`, `head`.
+        Names: `embed`, `blocks.{i}.attn`, `blocks.{i}.mlp`, `blocks.{i}`, `norm`, `pool`, `head`;
+        after `embed`, where the config has it, `norm_pre`.
         """
         x = self.embed(images)
         yield "embed", x
+        x = self.norm_pre(x)
+        if self.config.pre_norm:
+            yield "norm_pre", x
         for i, block in enumerate(self.blocks):
             for name, y in block.points(x):
                 yield f"blocks.{i}.{name}".rstrip("."), y

@@ -32,6 +32,8 @@ class ViTConfig:
     mlp_width: int = 3072
     """Hidden channels of a block's MLP, behind the gate if it has one."""
 
+    patch_bias: bool = True
+    """The patch convolution has a bias."""
     class_token: bool = True
     """A learned token before the patches."""
     num_registers: int = 0
@@ -55,10 +57,15 @@ class ViTConfig:
     """True: the last norm acts after pooling (`fc_norm`), False: before it (`norm`)."""
     representation_size: int | None = None
     """Width of a tanh layer before the head ("pre-logits" of the original ViT); None: no layer."""
+    head_bias: bool = True
+    """The head has a bias; CLIP's projection to the space of images and texts has none."""
 
     mlp: Literal["mlp", "swiglu_packed", "swiglu"] = "mlp"
     """`swiglu`: silu(gate) * values, of two layers `fc1_g` and `fc1_x`
     (https://arxiv.org/abs/2002.05202); `swiglu_packed`: of one layer `fc1`, the gate in front."""
+    pre_norm: bool = False
+    """A norm of the tokens before the first block (`norm_pre`), as in CLIP
+    (https://arxiv.org/abs/2103.00020)."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "silu"] = "gelu"
     """`gelu`: exact (erf); `gelu_tanh`: tanh approximation; `quick_gelu`: x * sigmoid(1.702 x);
     `silu`: x * sigmoid(x)."""

@@ -18,7 +18,10 @@ def parameters(config: ViTConfig) -> Shapes:
     if c.pos_embed == "learned":
         shapes["pos_embed"] = (1, c.num_positions, d)
     shapes["patch_embed.proj.weight"] = (d, c.in_channels, *c.patch_shape)
-    shapes["patch_embed.proj.bias"] = (d,)
+    if c.patch_bias:
+        shapes["patch_embed.proj.bias"] = (d,)
+    if c.pre_norm:
+        shapes |= _norm("norm_pre", d)
     for i in range(c.depth):
         shapes |= _block(c, f"blocks.{i}")
     if not c.fc_norm:
@@ -33,7 +36,7 @@ def parameters(config: ViTConfig) -> Shapes:
     if c.representation_size:
         shapes |= _linear("pre_logits.fc", d, c.representation_size)
     if c.num_classes:
-        shapes |= _linear("head", c.feature_width, c.num_classes)
+        shapes |= _linear("head", c.feature_width, c.num_classes, bias=c.head_bias)
     return shapes
 
 

@@ -40,7 +40,9 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: ViTConfig):
         super().__init__()
         patch = config.patch_shape
-        self.proj = nn.Conv2d(config.in_channels, config.width, patch, patch)
+        self.proj = nn.Conv2d(
+            config.in_channels, config.width, patch, patch, bias=config.patch_bias
+        )
 
     def forward(self, images: Tensor) -> Tensor:  # (b, c, H, W) -> (b, n, d), row by row
         return self.proj(images).flatten(2).transpose(1, 2)

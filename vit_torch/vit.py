@@ -59,13 +59,14 @@ class ViT(nn.Module):
         learned = config.pos_embed == "learned"
         self.pos_embed = nn.Parameter(torch.empty(1, config.num_positions, d)) if learned else None
         self.patch_embed = PatchEmbed(config)
+        self.norm_pre = layer_norm(config, d) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.norm = nn.Identity() if config.fc_norm else layer_norm(config, d)
         self.attn_pool = AttentionPool(config) if config.pool == "map" else None
         self.fc_norm = layer_norm(config, d) if config.fc_norm else nn.Identity()
         self.pre_logits = PreLogits(config) if config.representation_size else nn.Identity()
         self.head = (
-            nn.Linear(config.feature_width, config.num_classes)
+            nn.Linear(config.feature_width, config.num_classes, bias=config.head_bias)
             if config.num_classes
             else nn.Identity()
         )
@@ -90,13 +91,13 @@ class ViT(nn.Module):
             masks = sample_masks(
                 self.config, len(x), grid=self.config.grid_of(*images.shape[2:]), like=x
             )
-        x = drop(x, masks, "pos_drop")
+        x = self.norm_pre(drop(x, masks, "pos_drop"))
         for i, block in enumerate(self.blocks):
             x = block(x, of_block(masks, i))
         return self.norm(x)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Tokens before the first block (b, t, d)."""
+        """Tokens with their positions (b, t, d)."""
         grid = check_images(images, self.config)
         x = self.patch_embed(images.to(self.patch_embed.proj.weight.dtype))  # (b, n, d)
         prefix, patches = positions(self.pos_embed, self.config, grid, like=x)
@@ -121,10 +122,14 @@ class ViT(nn.Module):
     def points(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Every measuring point in the order it is computed, one at a time, without dropout.
 
-        Names: `embed`, `blocks.{i}.attn`, `blocks.{i}.mlp`, `blocks.{i}`, `norm`, `pool`, `head`.
+        Names: `embed`, `blocks.{i}.attn`, `blocks.{i}.mlp`, `blocks.{i}`, `norm`, `pool`, `head`;
+        after `embed`, where the config has it, `norm_pre`.
         """
         x = self.embed(images)
         yield "embed", x
+        x = self.norm_pre(x)
+        if self.config.pre_norm:
+            yield "norm_pre", x
         for i, block in enumerate(self.blocks):
             for name, y in block.points(x):
                 yield f"blocks.{i}.{name}".rstrip("."), y

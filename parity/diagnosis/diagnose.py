@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.diagnosis import functions
-from parity.diagnosis.embedding import of_images, of_tokens
+from parity.diagnosis.embedding import of_images, of_norm_pre, of_tokens
 from parity.diagnosis.localize import Localizer
 from parity.diagnosis.modules import of_modules
 from parity.diagnosis.segments import Identified, Segment, identify
@@ -138,6 +138,7 @@ class _Explanation:
         yield from of_images(trace, raw=getattr(self.pair.feed, "raw", False))
         if c is not None:
             yield from of_tokens(trace, c)
+        yield from of_norm_pre(trace)
         yield from of_modules(trace, partner)
         yield from of_attention(trace, None if c is None else c.num_heads)
         yield from of_gates(trace)

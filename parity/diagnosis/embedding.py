@@ -63,8 +63,9 @@ def of_images(trace: Trace, raw: bool) -> Iterator[Segment]:
 
 
 def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
-    """From the patch convolution to the first block."""
-    conv, first = trace.events.get("patch_embed.proj"), trace.events.get("blocks.0.norm1")
+    """From the patch convolution to the first block, or to the norm before it."""
+    conv = trace.events.get("patch_embed.proj")
+    first = trace.events.get("norm_pre") or trace.events.get("blocks.0.norm1")
     if conv is None or first is None or conv.output is None or first.input is None:
         return
     patches, target = conv.output, first.input  # (b, d, r, s), (b, t, d)
@@ -128,6 +129,21 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
         return torch.cat([parts[name] for name in settings["order of tokens"].split(", ")], dim=1)
 
     yield Segment("embed", target, knobs, predict)
+
+
+def of_norm_pre(trace: Trace) -> Iterator[Segment]:
+    """Whether the norm before the first block acts; what it does is judged as a layer."""
+    norm, first = trace.events.get("norm_pre"), trace.events.get("blocks.0.norm1")
+    if "norm_pre.weight" not in trace.state or first is None or first.input is None:
+        return
+
+    def predict(settings: Settings) -> Tensor | None:
+        if settings["norm before the blocks"] == "applied":
+            return None if norm is None else norm.output
+        return first.input if norm is None else norm.input
+
+    knobs = {"norm before the blocks": ("applied", "left out")}
+    yield Segment("norm_pre", first.input, knobs, predict)
 
 
 def _learned(

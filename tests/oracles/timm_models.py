@@ -8,7 +8,7 @@ for _schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
                 "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):  # fmt: skip
     _LIBRARY.define(_schema)
 
-from timm.layers import Mlp, SwiGLU, SwiGLUPacked  # noqa: E402
+from timm.layers import Mlp, PatchEmbed, SwiGLU, SwiGLUPacked  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 from vit_spec import ViTConfig  # noqa: E402
@@ -25,7 +25,7 @@ def timm_model(config: ViTConfig, **extra) -> VisionTransformer:
         "silu": torch.nn.SiLU,
     }[config.activation]
     packed = config.mlp == "swiglu_packed"
-    return VisionTransformer(
+    model = VisionTransformer(
         img_size=config.image_shape,
         patch_size=config.patch_shape,
         in_chans=config.in_channels,
@@ -43,8 +43,18 @@ def timm_model(config: ViTConfig, **extra) -> VisionTransformer:
         no_embed_class=not config.class_token_position,
         reg_tokens=config.num_registers,
         fc_norm=config.fc_norm,
+        pre_norm=config.pre_norm,
+        embed_layer=partial(_patch_embed, config.patch_bias),
         dynamic_img_size=True,
         norm_layer=partial(torch.nn.LayerNorm, eps=config.norm_eps),
         act_layer=activation,
         **extra,
-    ).eval()
+    )
+    if not config.head_bias:  # timm gives the projection of CLIP a bias of zero
+        model.head = torch.nn.Linear(config.feature_width, config.num_classes, bias=False)
+    return model.eval()
+
+
+def _patch_embed(patch_bias: bool, *, bias: bool, **others) -> PatchEmbed:
+    """timm's, with a bias that does not hang on `pre_norm`."""
+    return PatchEmbed(bias=patch_bias, **others)

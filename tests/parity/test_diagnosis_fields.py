@@ -32,8 +32,23 @@ def gelu_gate(self, x, masks=None):
     return self.fc2(activate(self.fc1_g(x), "gelu") * self.fc1_x(x))
 
 
+def no_norm_pre(model):
+    def features(self, images, masks=None):
+        x = self.embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    model.features = types.MethodType(features, model)
+
+
 SWIGLU = {"mlp": "swiglu", "activation": "silu"}
 BUGS = {
+    "no_norm_pre": (
+        no_norm_pre,
+        {"pre_norm": True, "patch_bias": False, "head_bias": False},
+        ("norm_pre", "norm before the blocks", "left out"),
+    ),
     "gate_behind": (
         each_mlp(gate_behind),
         {**SWIGLU, "mlp": "swiglu_packed"},
