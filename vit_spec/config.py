@@ -49,6 +49,9 @@ class ViTConfig:
     pos_embed_antialias: bool = True
     """True: Keys' a = -0.5 and renormalised edges (Pillow, JAX, `F.interpolate(antialias=True)`);
     False: a = -0.75 and clamped edges (`F.interpolate(antialias=False)`)."""
+    pos_embed_offset: float = 0.0
+    """Added to the new side of the grid where the resampling's scale is computed, (new + offset) /
+    old: DINOv2's released code has 0.1 (https://arxiv.org/abs/2304.07193)."""
 
     pool: Literal["token", "mean", "map"] = "token"
     """Class token, mean of the patch tokens, or attention pooling of them
@@ -212,7 +215,7 @@ def _field_problems(c: ViTConfig) -> list[str]:
             continue
         if not _is_int(value) or value < low:
             found.append(f"{name} {value!r} must be a whole number of at least {low}")
-    for name in ("dropout", "drop_path"):
+    for name in ("dropout", "drop_path", "pos_embed_offset"):
         value = getattr(c, name)
         if not isinstance(value, int | float) or not 0 <= value < 1:
             found.append(f"{name} {value!r} is outside [0, 1)")

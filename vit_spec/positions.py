@@ -30,13 +30,18 @@ def sincos2d(
 
 @lru_cache(maxsize=64)
 def resample_matrix(
-    source: int, target: int, kernel: str = "bicubic", antialias: bool = True
+    source: int,
+    target: int,
+    kernel: str = "bicubic",
+    antialias: bool = True,
+    offset: float = 0.0,
 ) -> np.ndarray:
     """The matrix (target, source) that resamples one axis, half-pixel centres, rows summing to 1.
 
-    Equals `torch.nn.functional.interpolate(..., align_corners=False, antialias=antialias)`.
+    Equals `torch.nn.functional.interpolate(..., align_corners=False, antialias=antialias)`, with an
+    offset that of `scale_factor=(target + offset) / source`.
     """
-    scale = source / target
+    scale = source / (target + offset)
     centres = (np.arange(target, dtype=np.float64) + 0.5) * scale - 0.5
     if antialias:
         stretch = max(scale, 1.0)
@@ -57,7 +62,7 @@ def resample_matrices(config: ViTConfig, grid: tuple[int, int]) -> tuple[np.ndar
     """Matrices for the rows and the columns that take the config's native grid to `grid`."""
     kernel, antialias = config.pos_embed_interpolation, config.pos_embed_antialias
     rows, columns = (
-        resample_matrix(old, new, kernel, antialias)
+        resample_matrix(old, new, kernel, antialias, config.pos_embed_offset)
         for old, new in zip(config.grid, grid, strict=True)
     )
     return rows, columns

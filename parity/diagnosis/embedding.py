@@ -19,6 +19,7 @@ from vit_spec.positions import cubic, sincos2d
 KERNELS = ("bicubic, a = -0.5", "bicubic, a = -0.75", "bilinear", "nearest", "nearest-exact")
 EDGES = ("renormalised", "clamped")
 CORNERS = ("half-pixel", "aligned")
+OFFSETS = ("0", "0.1")
 STATISTICS = {
     "none": ((0.0,) * 3, (1.0,) * 3),
     "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -91,6 +92,7 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
         knobs["resampling antialias"] = _first(usual[1], ("on", "off"))
         knobs["resampling edges"] = _first(usual[2], EDGES)
         knobs["resampling corners"] = CORNERS
+        knobs["resampling offset"] = _first(f"{config.pos_embed_offset:g}", OFFSETS)
     if table is not None:
         knobs["position embedding"] += ("rows and columns swapped", "upside down")
     else:
@@ -161,16 +163,23 @@ def _learned(
     if grid == native:
         return prefix, table
     key = tuple(settings[f"resampling {x}"] for x in ("kernel", "antialias", "edges", "corners"))
+    key += (float(settings["resampling offset"]),)
     rows, columns = (_matrix(a, b, *key) for a, b in zip(native, grid, strict=True))
     return prefix, torch.einsum("rh,cw,hwd->rcd", rows, columns, table)
 
 
 @lru_cache(maxsize=512)
 def _matrix(
-    source: int, target: int, kernel: str, antialias: str, edges: str, corners: str
+    source: int,
+    target: int,
+    kernel: str,
+    antialias: str,
+    edges: str,
+    corners: str,
+    offset: float = 0.0,
 ) -> Tensor:
     """The matrix (target, source) of one axis for any combination of conventions."""
-    scale = source / target
+    scale = source / (target + offset)
     centres = (np.arange(target) + 0.5) * scale - 0.5
     if corners == "aligned":
         centres = np.arange(target) * ((source - 1) / max(1, target - 1))

@@ -42,8 +42,24 @@ def no_norm_pre(model):
     model.features = types.MethodType(features, model)
 
 
+def without_offset(model):
+    def embed(self, images):
+        config, self.config = self.config, self.config.replace(pos_embed_offset=0.0)
+        try:
+            return type(self).embed(self, images)
+        finally:
+            self.config = config
+
+    model.embed = types.MethodType(embed, model)
+
+
 SWIGLU = {"mlp": "swiglu", "activation": "silu"}
 BUGS = {
+    "no_offset": (
+        without_offset,
+        {"pos_embed_offset": 0.1, "pos_embed_antialias": False},
+        ("embed", "resampling offset", "0"),
+    ),
     "no_norm_pre": (
         no_norm_pre,
         {"pre_norm": True, "patch_bias": False, "head_bias": False},

@@ -8,6 +8,7 @@ import vit_torch
 from tests.twin_models import TINY
 
 FIELDS = {
+    "dinov2": {"pos_embed_offset": 0.1, "pos_embed_antialias": False, "layer_scale": 0.1},
     "clip": {"pre_norm": True, "patch_bias": False, "head_bias": False},
     "swiglu": {"mlp": "swiglu", "activation": "silu"},
     "swiglu_packed": {"mlp": "swiglu_packed", "activation": "silu", "mlp_width": 48},

@@ -24,6 +24,20 @@ def test_the_resampling_matrix_equals_torch_interpolate(old, new, kernel, antial
     assert np.abs(found - expected[0, :, :, 0].numpy()).max() < 1e-14 * 10
 
 
+@pytest.mark.parametrize("antialias", [True, False], ids=["antialias", "plain"])
+@pytest.mark.parametrize(("old", "new"), [(37, 16), (37, 41), (4, 5), (5, 3)])
+def test_the_resampling_with_an_offset_equals_torch_with_a_scale_factor(old, new, antialias):
+    table = np.random.default_rng(0).normal(size=(3, old))
+    expected = F.interpolate(
+        torch.tensor(table)[None, :, :, None].expand(-1, -1, -1, 4),
+        scale_factor=((new + 0.1) / old, 4.1 / 4),
+        mode="bicubic",
+        antialias=antialias,
+    )
+    found = table @ resample_matrix(old, new, antialias=antialias, offset=0.1).T
+    assert np.abs(found[:, :, None] - expected[0].numpy()).max() < 1e-13
+
+
 @pytest.mark.parametrize(("old", "new"), [(14, 24), (24, 14)])
 def test_the_antialiased_matrix_equals_jax_image_resize(x64, old, new):
     table = np.random.default_rng(0).normal(size=(old, 3))
