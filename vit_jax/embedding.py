@@ -1,6 +1,6 @@
 """Position embeddings at any grid. Twin: `vit_torch/embedding.py`.
 
-Shapes: n = rows * columns patches, d width.
+Shapes: n = rows * columns patches, p tokens before them that have a position, d width.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from vit_spec.positions import resample_matrices, sincos2d
 def positions(
     pos_embed: Array | None, config: ViTConfig, grid: tuple[int, int], *, dtype: Any
 ) -> tuple[Array | None, Array]:
-    """Positions of the class token (1, 1, d) or None, and of the patches (1, n, d) at `grid`.
+    """Positions of the first p tokens (1, p, d) or None, and of the patches (1, n, d) at `grid`.
 
     A learned table is resampled in its own dtype when `grid` is not the native one; a fixed one is
     computed anew. Both come back as `dtype`.
@@ -23,10 +23,8 @@ def positions(
     if pos_embed is None:
         table = sincos2d(grid, config.width, mae=config.pos_embed == "sincos2d_mae")
         return None, jnp.asarray(table[None], dtype)
-    own = config.class_token and config.class_token_position
-    prefix, patches = (
-        (pos_embed[:, :1].astype(dtype), pos_embed[:, 1:]) if own else (None, pos_embed)
-    )
+    p = config.num_prefix_positions
+    prefix, patches = pos_embed[:, :p].astype(dtype) if p else None, pos_embed[:, p:]
     if grid == config.grid:
         return prefix, patches.astype(dtype)
     rows, columns = (jnp.asarray(m, patches.dtype) for m in resample_matrices(config, grid))

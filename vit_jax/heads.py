@@ -9,10 +9,20 @@ from jax import Array
 
 from vit_jax.attention import attend
 from vit_jax.initializers import latent_init
-from vit_jax.layers import layer_norm, linear
+from vit_jax.layers import Identity, layer_norm, linear
 from vit_jax.mlp import Mlp
 from vit_jax.options import Options
 from vit_spec import ViTConfig
+
+
+def make_head(config: ViTConfig, options: Options, *, rngs: nnx.Rngs) -> nnx.Module:
+    """The linear layer to the logits, zero at first; nothing if there are no classes."""
+    if not config.num_classes:
+        return Identity()
+    sizes = config.feature_width, config.num_classes
+    head = linear(options, *sizes, bias=config.head_bias, rngs=rngs)
+    head.kernel[...] = jnp.zeros_like(head.kernel[...])
+    return head
 
 
 class AttentionPool(nnx.Module):

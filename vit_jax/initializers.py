@@ -4,7 +4,7 @@ Both draw from the same distributions.
 
 Linear kernels and tokens: truncated normal, standard deviation 0.02. Patch kernel: truncated
 normal, 1 / sqrt(fan in). The query of attention pooling: truncated normal, 1 / sqrt(width). Norm
-scales: 1. LayerScale: its config's value. Head and all biases: 0. The truncation is at two
+scales: 1. LayerScale: its config's value. Heads and all biases: 0. The truncation is at two
 standard deviations of the parent normal, widened so that the stated deviation is the true one.
 """
 
@@ -32,7 +32,7 @@ def patch_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> 
 
 
 def token_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Class token, registers and position embedding."""
+    """Class token, distillation token, registers and position embedding."""
     return _truncated_normal(key, shape, dtype, TOKEN_STD)
 
 

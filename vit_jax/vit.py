@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.embedding import positions
-from vit_jax.heads import AttentionPool, PreLogits
+from vit_jax.heads import AttentionPool, PreLogits, make_head
 from vit_jax.images import check_images
 from vit_jax.initializers import token_init
 from vit_jax.layers import (
@@ -21,7 +21,6 @@ from vit_jax.layers import (
     PatchEmbed,
     drop,
     layer_norm,
-    linear,
 )
 from vit_jax.mlp import MLPS
 from vit_jax.options import Options
@@ -68,6 +67,7 @@ class ViT(nnx.Module):
             return nnx.Param(token_init(rngs.params(), (1, rows, d), options.param_dtype))
 
         self.cls_token = token(1) if config.class_token else None
+        self.dist_token = token(1) if config.distillation_token else None
         self.reg_token = token(config.num_registers) if config.num_registers else None
         learned = config.pos_embed == "learned"
         self.pos_embed = token(config.num_positions) if learned else None
@@ -80,11 +80,9 @@ class ViT(nnx.Module):
         self.pre_logits = (
             PreLogits(config, options, rngs=rngs) if config.representation_size else Identity()
         )
-        self.head = Identity()
-        if config.num_classes:
-            sizes = config.feature_width, config.num_classes
-            self.head = linear(options, *sizes, bias=config.head_bias, rngs=rngs)
-            self.head.kernel[...] = jnp.zeros_like(self.head.kernel[...])
+        self.head = make_head(config, options, rngs=rngs)
+        distilled = config.distillation_token
+        self.head_dist = make_head(config, options, rngs=rngs) if distilled else None
 
     def __call__(self, images: Array, masks: Masks | None = None) -> Array:
         """Logits (b, num_classes), or pooled features (b, d) without a head.
@@ -97,10 +95,11 @@ class ViT(nnx.Module):
         Raises:
             ValueError: images of another rank, channel count, integer type or indivisible size.
         """
-        return self.head(self.pool(self.features(images, masks)))
+        return self.classify(self.pool(self.features(images, masks)))
 
     def features(self, images: Array, masks: Masks | None = None) -> Array:
-        """Tokens after the last norm (b, t, d): class token, registers, patches row by row."""
+        """Tokens after the last norm (b, t, d): class token, distillation token, registers,
+        patches row by row."""
         x = self.norm_pre(drop(self.embed(images), masks, "pos_drop"))
         x = run_blocks(self.blocks, x, masks, self.options)
         return self.norm(x)
@@ -113,22 +112,47 @@ class ViT(nnx.Module):
         prefix, patches = positions(pos_embed, self.config, grid, dtype=x.dtype)
         x = x + patches
         tokens = []
-        if self.cls_token is not None:
-            cls = self.cls_token[...].astype(x.dtype)
-            tokens.append(cls if prefix is None else cls + prefix)
+        for token in (self.cls_token, self.dist_token):
+            if token is not None:
+                tokens.append(token[...].astype(x.dtype))
+        if prefix is not None:
+            tokens = [jnp.concatenate(tokens, axis=1) + prefix]
         if self.reg_token is not None:
             tokens.append(self.reg_token[...].astype(x.dtype))
         tokens = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
         return jnp.concatenate([*tokens, x], axis=1)
 
     def pool(self, x: Array) -> Array:
-        """Tokens (b, t, d) to what the head takes (b, d): pooled, `fc_norm`, `pre_logits`."""
+        """Tokens (b, t, d) to what the head takes (b, d): pooled, `fc_norm`, `pre_logits`.
+
+        With a distillation token (b, 2, d): the class token, and the one for the second head.
+        """
+        if self.config.distillation_token:
+            return x[:, :2]
         if self.config.pool == "token":
             x = x[:, 0]
         else:
             x = x[:, self.config.num_prefix_tokens :]
             x = x.mean(axis=1) if self.attn_pool is None else self.attn_pool(x)
         return self.pre_logits(self.fc_norm(x))
+
+    def classify(self, x: Array) -> Array:
+        """What `pool` gives to logits (b, num_classes)."""
+        if self.head_dist is None:
+            return self.head(x)
+        return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
+
+    def distilled(self, images: Array, masks: Masks | None = None) -> tuple[Array, Array]:
+        """Logits of the class token and of the distillation token, (b, num_classes) each: in
+        training, the labels and the teacher have a loss of their own. The rest is as in `__call__`.
+
+        Raises:
+            ValueError: there is no distillation token.
+        """
+        if self.head_dist is None:
+            raise ValueError("distilled() needs a config with distillation_token=True")
+        x = self.pool(self.features(images, masks))
+        return self.head(x[:, 0]), self.head_dist(x[:, 1])
 
     def points(self, images: Array) -> Iterator[tuple[str, Array]]:
         """Every measuring point in the order it is computed, one at a time, without dropout.
@@ -149,4 +173,4 @@ class ViT(nnx.Module):
         yield "norm", x
         x = self.pool(x)
         yield "pool", x
-        yield "head", self.head(x)
+        yield "head", self.classify(x)

@@ -36,8 +36,11 @@ class ViTConfig:
     """The patch convolution has a bias."""
     class_token: bool = True
     """A learned token before the patches."""
+    distillation_token: bool = False
+    """A second one after the class token, with a position and a head of its own; the logits are the
+    mean of both heads' (https://arxiv.org/abs/2012.12877)."""
     num_registers: int = 0
-    """Learned tokens between the class token and the patches, without a position
+    """Learned tokens between those and the patches, without a position
     (https://arxiv.org/abs/2309.16588)."""
     pos_embed: Literal["learned", "sincos2d", "sincos2d_mae"] = "learned"
     """`sincos2d`: fixed, of https://arxiv.org/abs/2205.01580 (frequencies divided by width/4 - 1);
@@ -111,13 +114,19 @@ class ViTConfig:
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens before the patches: class token and registers."""
-        return int(self.class_token) + self.num_registers
+        """Tokens before the patches: class token, distillation token and registers."""
+        return int(self.class_token) + int(self.distillation_token) + self.num_registers
+
+    @property
+    def num_prefix_positions(self) -> int:
+        """Rows of the learned position embedding before those of the patches."""
+        own = self.class_token and self.class_token_position
+        return int(own) + int(self.distillation_token)
 
     @property
     def num_positions(self) -> int:
         """Rows of the learned position embedding."""
-        return self.grid[0] * self.grid[1] + int(self.class_token and self.class_token_position)
+        return self.num_prefix_positions + self.grid[0] * self.grid[1]
 
     @property
     def feature_width(self) -> int:
@@ -185,11 +194,25 @@ def _problems(c: ViTConfig) -> list[str]:
         found.append(f"width {c.width} is below 8, which pos_embed 'sincos2d' needs")
     if c.pool == "token" and not c.class_token:
         found.append("pool 'token' needs class_token=True; use pool 'mean' or 'map' without one")
+    found += _distillation_problems(c)
     if c.mlp != "mlp" and c.activation != "silu":
         found.append(f"mlp {c.mlp!r} needs activation 'silu', not {c.activation!r}")
     if c.mlp != "mlp" and c.pool == "map":
         found.append(f"pool 'map' has an MLP of its own, which mlp {c.mlp!r} does not define")
     return found
+
+
+def _distillation_problems(c: ViTConfig) -> list[str]:
+    """What DeiT's distillation token does not go with: its definition says nothing of it."""
+    fields = {
+        "class_token": True, "class_token_position": True, "num_registers": 0, "pool": "token",
+        "pos_embed": "learned", "fc_norm": False, "representation_size": None,
+    }  # fmt: skip
+    return [
+        f"distillation_token needs {name}={value!r}, not {getattr(c, name)!r}"
+        for name, value in fields.items()
+        if c.distillation_token and getattr(c, name) != value
+    ]
 
 
 def _field_problems(c: ViTConfig) -> list[str]:

@@ -13,6 +13,8 @@ def parameters(config: ViTConfig) -> Shapes:
     shapes: Shapes = {}
     if c.class_token:
         shapes["cls_token"] = (1, 1, d)
+    if c.distillation_token:
+        shapes["dist_token"] = (1, 1, d)
     if c.num_registers:
         shapes["reg_token"] = (1, c.num_registers, d)
     if c.pos_embed == "learned":
@@ -35,8 +37,8 @@ def parameters(config: ViTConfig) -> Shapes:
         shapes |= _norm("fc_norm", d)
     if c.representation_size:
         shapes |= _linear("pre_logits.fc", d, c.representation_size)
-    if c.num_classes:
-        shapes |= _linear("head", c.feature_width, c.num_classes, bias=c.head_bias)
+    for head in ("head", "head_dist")[: 1 + c.distillation_token if c.num_classes else 0]:
+        shapes |= _linear(head, c.feature_width, c.num_classes, bias=c.head_bias)
     return shapes
 
 

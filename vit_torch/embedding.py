@@ -1,6 +1,6 @@
 """Position embeddings at any grid. Twin: `vit_jax/embedding.py`.
 
-Shapes: n = rows * columns patches, d width.
+Shapes: n = rows * columns patches, p tokens before them that have a position, d width.
 """
 
 from functools import lru_cache
@@ -15,7 +15,7 @@ from vit_spec.positions import resample_matrices, sincos2d
 def positions(
     pos_embed: Tensor | None, config: ViTConfig, grid: tuple[int, int], *, like: Tensor
 ) -> tuple[Tensor | None, Tensor]:
-    """Positions of the class token (1, 1, d) or None, and of the patches (1, n, d) at `grid`.
+    """Positions of the first p tokens (1, p, d) or None, and of the patches (1, n, d) at `grid`.
 
     A learned table is resampled when `grid` is not the native one; a fixed one is computed anew.
     `like` gives dtype and device.
@@ -24,8 +24,8 @@ def positions(
         return None, _sincos(
             grid, config.width, config.pos_embed == "sincos2d_mae", like.dtype, like.device
         )
-    own = config.class_token and config.class_token_position
-    prefix, patches = (pos_embed[:, :1], pos_embed[:, 1:]) if own else (None, pos_embed)
+    p = config.num_prefix_positions
+    prefix, patches = pos_embed[:, :p] if p else None, pos_embed[:, p:]
     if grid == config.grid:
         return prefix, patches
     rows, columns = (torch.as_tensor(m, dtype=patches.dtype, device=patches.device)

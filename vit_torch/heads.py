@@ -12,6 +12,13 @@ from vit_torch.layers import layer_norm
 from vit_torch.mlp import Mlp
 
 
+def make_head(config: ViTConfig) -> nn.Module:
+    """The linear layer to the logits; nothing if there are no classes."""
+    if not config.num_classes:
+        return nn.Identity()
+    return nn.Linear(config.feature_width, config.num_classes, bias=config.head_bias)
+
+
 class AttentionPool(nn.Module):
     """MAP head: a learned query attends to all tokens, then a residual MLP
     (https://arxiv.org/abs/2106.04560, appendix)."""

@@ -4,7 +4,7 @@ Both draw from the same distributions.
 
 Linear kernels and tokens: truncated normal, standard deviation 0.02. Patch kernel: truncated
 normal, 1 / sqrt(fan in). The query of attention pooling: truncated normal, 1 / sqrt(width). Norm
-scales: 1. LayerScale: its config's value. Head and all biases: 0. The truncation is at two
+scales: 1. LayerScale: its config's value. Heads and all biases: 0. The truncation is at two
 standard deviations of the parent normal, widened so that the stated deviation is the true one.
 """
 
@@ -37,13 +37,14 @@ def initialize(model: ViT, generator: torch.Generator) -> None:
             _truncated_normal(module.weight, std, generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for token in (model.cls_token, model.reg_token, model.pos_embed):
+    for token in (model.cls_token, model.dist_token, model.reg_token, model.pos_embed):
         if token is not None:
             _truncated_normal(token, TOKEN_STD, generator)
     if model.attn_pool is not None:
         _truncated_normal(model.attn_pool.latent, model.config.width**-0.5, generator)
-    if isinstance(model.head, nn.Linear):
-        nn.init.zeros_(model.head.weight)
+    for head in (model.head, model.head_dist):
+        if isinstance(head, nn.Linear):
+            nn.init.zeros_(head.weight)
 
 
 def _truncated_normal(tensor: Tensor, std: float, generator: torch.Generator) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vit_spec import ViTConfig
 from vit_torch.embedding import positions
-from vit_torch.heads import AttentionPool, PreLogits
+from vit_torch.heads import AttentionPool, PreLogits, make_head
 from vit_torch.images import check_images
 from vit_torch.layers import Attention, LayerScale, Masks, PatchEmbed, drop, layer_norm
 from vit_torch.masks import of_block, sample_masks
@@ -53,6 +53,8 @@ class ViT(nn.Module):
         self.config = config
         d = config.width
         self.cls_token = nn.Parameter(torch.empty(1, 1, d)) if config.class_token else None
+        distilled = config.distillation_token
+        self.dist_token = nn.Parameter(torch.empty(1, 1, d)) if distilled else None
         self.reg_token = (
             nn.Parameter(torch.empty(1, config.num_registers, d)) if config.num_registers else None
         )
@@ -65,11 +67,8 @@ class ViT(nn.Module):
         self.attn_pool = AttentionPool(config) if config.pool == "map" else None
         self.fc_norm = layer_norm(config, d) if config.fc_norm else nn.Identity()
         self.pre_logits = PreLogits(config) if config.representation_size else nn.Identity()
-        self.head = (
-            nn.Linear(config.feature_width, config.num_classes, bias=config.head_bias)
-            if config.num_classes
-            else nn.Identity()
-        )
+        self.head = make_head(config)
+        self.head_dist = make_head(config) if distilled else None
 
     def forward(self, images: Tensor, masks: Masks | None = None) -> Tensor:
         """Logits (b, num_classes), or pooled features (b, d) without a head.
@@ -82,10 +81,11 @@ class ViT(nn.Module):
         Raises:
             ValueError: images of another rank, channel count, integer type or indivisible size.
         """
-        return self.head(self.pool(self.features(images, masks)))
+        return self.classify(self.pool(self.features(images, masks)))
 
     def features(self, images: Tensor, masks: Masks | None = None) -> Tensor:
-        """Tokens after the last norm (b, t, d): class token, registers, patches row by row."""
+        """Tokens after the last norm (b, t, d): class token, distillation token, registers,
+        patches row by row."""
         x = self.embed(images)
         if masks is None and self.training:
             masks = sample_masks(
@@ -103,21 +103,46 @@ class ViT(nn.Module):
         prefix, patches = positions(self.pos_embed, self.config, grid, like=x)
         x = x + patches
         tokens = []
-        if self.cls_token is not None:
-            cls = self.cls_token if prefix is None else self.cls_token + prefix
-            tokens.append(cls.expand(len(x), -1, -1))
+        for token in (self.cls_token, self.dist_token):
+            if token is not None:
+                tokens.append(token)
+        if prefix is not None:
+            tokens = [torch.cat(tokens, dim=1) + prefix]
         if self.reg_token is not None:
-            tokens.append(self.reg_token.expand(len(x), -1, -1))
-        return torch.cat([*tokens, x], dim=1)
+            tokens.append(self.reg_token)
+        return torch.cat([*(token.expand(len(x), -1, -1) for token in tokens), x], dim=1)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Tokens (b, t, d) to what the head takes (b, d): pooled, `fc_norm`, `pre_logits`."""
+        """Tokens (b, t, d) to what the head takes (b, d): pooled, `fc_norm`, `pre_logits`.
+
+        With a distillation token (b, 2, d): the class token, and the one for the second head.
+        """
+        if self.config.distillation_token:
+            return x[:, :2]
         if self.config.pool == "token":
             x = x[:, 0]
         else:
             x = x[:, self.config.num_prefix_tokens :]
             x = x.mean(dim=1) if self.attn_pool is None else self.attn_pool(x)
         return self.pre_logits(self.fc_norm(x))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """What `pool` gives to logits (b, num_classes)."""
+        if self.head_dist is None:
+            return self.head(x)
+        return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
+
+    def distilled(self, images: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """Logits of the class token and of the distillation token, (b, num_classes) each: in
+        training, the labels and the teacher have a loss of their own. The rest is as in `forward`.
+
+        Raises:
+            ValueError: there is no distillation token.
+        """
+        if self.head_dist is None:
+            raise ValueError("distilled() needs a config with distillation_token=True")
+        x = self.pool(self.features(images, masks))
+        return self.head(x[:, 0]), self.head_dist(x[:, 1])
 
     def points(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Every measuring point in the order it is computed, one at a time, without dropout.
@@ -138,4 +163,4 @@ class ViT(nn.Module):
         yield "norm", x
         x = self.pool(x)
         yield "pool", x
-        yield "head", self.head(x)
+        yield "head", self.classify(x)

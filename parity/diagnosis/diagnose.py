@@ -14,7 +14,7 @@ from parity.diagnosis.modules import of_modules
 from parity.diagnosis.segments import Identified, Segment, identify
 from parity.diagnosis.trace import Trace, gap_of, make_trace
 from parity.diagnosis.training import explain_training
-from parity.diagnosis.vision import of_attention, of_gates, of_pooling, of_residuals
+from parity.diagnosis.vision import of_attention, of_gates, of_heads, of_pooling, of_residuals
 from parity.diagnosis.weights import of_weights
 from parity.findings import Attempt, Cause, Diagnosis
 from parity.report import LEVELS
@@ -145,6 +145,7 @@ class _Explanation:
         yield from of_residuals(trace)
         prefix = int("cls_token" in trace.state) if c is None else c.num_prefix_tokens
         yield from of_pooling(trace, prefix, eps, "" if c is None else c.pool)
+        yield from of_heads(trace)
 
     def _compare(self, ours: Identified, theirs: Identified, localizer: Localizer) -> None:
         place = ours.segment.place

@@ -71,14 +71,15 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
         return
     patches, target = conv.output, first.input  # (b, d, r, s), (b, t, d)
     grid = (patches.shape[2], patches.shape[3])
-    cls, registers = trace.state.get("cls_token"), trace.state.get("reg_token")
-    table = trace.state.get("pos_embed")
+    names = {"class": "cls_token", "distillation": "dist_token", "registers": "reg_token"}
+    tokens = {name: t for name, key in names.items() if (t := trace.state.get(key)) is not None}
+    table, registers = trace.state.get("pos_embed"), tokens.get("registers")
     resampled = table is not None and grid != config.grid
-    own = table is not None and cls is not None and config.class_token_position
+    own = 0 if table is None else config.num_prefix_positions
     knobs: dict[str, tuple[str, ...]] = {
         "position embedding": ("added", "left out"),
         "patches": ("row by row", "column by column"),
-        "order of tokens": _orders(cls is not None, registers is not None),
+        "order of tokens": _orders(*tokens, "patches"),
     }
     if own:
         knobs["position of the class token"] = (
@@ -121,13 +122,13 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
             x = x.transpose(1, 2)
         b = len(x)
         parts = {"patches": x.reshape(b, -1, x.shape[-1])}
-        if cls is not None:
-            left_out = "left out" in (form, settings.get("position of the class token"))
-            added = cls if prefix is None or left_out else cls + prefix
-            parts["class"] = added.expand(b, -1, -1)
-        if registers is not None:
-            reverse = settings.get("registers") == "reversed"
-            parts["registers"] = (registers.flip(1) if reverse else registers).expand(b, -1, -1)
+        left_out = "left out" in (form, settings.get("position of the class token"))
+        for i, (name, token) in enumerate(tokens.items()):
+            if name == "registers":
+                token = token.flip(1) if settings.get("registers") == "reversed" else token
+            elif prefix is not None and not left_out:
+                token = token + prefix[:, i : i + 1]
+            parts[name] = token.expand(b, -1, -1)
         return torch.cat([parts[name] for name in settings["order of tokens"].split(", ")], dim=1)
 
     yield Segment("embed", target, knobs, predict)
@@ -149,14 +150,14 @@ def of_norm_pre(trace: Trace) -> Iterator[Segment]:
 
 
 def _learned(
-    table: Tensor, native: tuple[int, int], grid: tuple[int, int], own: bool, settings: Settings
+    table: Tensor, native: tuple[int, int], grid: tuple[int, int], own: int, settings: Settings
 ) -> tuple[Tensor | None, Tensor] | None:
-    """Positions of the class token and of the patches (r, s, d)."""
+    """Positions of the first `own` tokens and of the patches (r, s, d)."""
     prefix = None
     if own and settings["position of the class token"] == "the last row":
-        prefix, table = table[:, -1:], table[:, :-1]
+        prefix, table = table[:, -own:], table[:, :-own]
     elif own:
-        prefix, table = table[:, :1], table[:, 1:]
+        prefix, table = table[:, :own], table[:, own:]
     if table.shape[1] != native[0] * native[1]:
         return None
     table = table.reshape(*native, -1)
@@ -226,6 +227,5 @@ def _first(usual: str, forms: tuple[str, ...]) -> tuple[str, ...]:
     return (usual, *(form for form in forms if form != usual))
 
 
-def _orders(cls: bool, registers: bool) -> tuple[str, ...]:
-    present = [*(["class"] if cls else []), *(["registers"] if registers else []), "patches"]
+def _orders(*present: str) -> tuple[str, ...]:
     return tuple(", ".join(order) for order in itertools.permutations(present))

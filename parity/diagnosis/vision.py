@@ -20,6 +20,8 @@ LAYOUTS = ("(3, heads, channels)", "(heads, 3, channels)", "(heads, channels, 3)
 SCALES = ("1 / sqrt(head channels)", "1 / sqrt(width)", "none", "1 / head channels")
 ORDERS = tuple(", ".join(order) for order in itertools.permutations(("query", "key", "value")))
 
+HEADS = {"head": "class token", "head_dist": "distillation token"}
+
 
 def of_attention(trace: Trace, num_heads: int | None) -> Iterator[Segment]:
     """Between `qkv` and `proj` of every attention."""
@@ -145,6 +147,8 @@ def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterat
         norms = ("after pooling", "before pooling", "left out")
     forms = ("class token", "mean of patches", "mean of all tokens", "mean of all but the first",
              "last token", "maximum of patches")  # fmt: skip
+    if "dist_token" in trace.state:
+        forms += (HEADS["head_dist"],)
     first = {"token": forms[0], "mean": forms[1]}.get(usual, forms[0])
     knobs: dict[str, tuple[str, ...]] = {
         "last norm": norms,
@@ -180,10 +184,40 @@ def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterat
     yield Segment("pool", target, knobs, predict, ignored=("epsilon",))
 
 
+def of_heads(trace: Trace) -> Iterator[Segment]:
+    """Which token DeiT's second head takes, and what is made of the logits of both; the first head
+    is `of_pooling`'s."""
+    last, whole = trace.events.get("norm"), trace.events.get("")
+    if "head_dist.weight" not in trace.state or last is None or last.output is None:
+        return
+    heads = {name: event for name in HEADS if (event := trace.events.get(name)) is not None}
+    tokens = dict(zip(HEADS.values(), last.output.unbind(1), strict=False))
+    second = heads.get("head_dist")
+    if second is not None and second.input is not None:
+        knobs = {"token of the head": tuple(reversed(tokens))}
+        yield Segment("head_dist", second.input, knobs, lambda s: tokens[s["token of the head"]])
+    if whole is None or whole.output is None:
+        return
+    logits = {HEADS[name]: event.output for name, event in heads.items()}
+    one, other = (logits.get(text) for text in HEADS.values())
+
+    def predict(settings: Settings) -> Tensor | None:
+        form = settings["logits"]
+        if form in logits:
+            return logits[form]
+        if one is None or other is None:
+            return None
+        return (one + other) / 2 if form == "mean of both heads" else one + other
+
+    knobs = {"logits": ("mean of both heads", "sum of both heads", *HEADS.values())}
+    yield Segment("logits", whole.output, knobs, predict)
+
+
 def _pooled(x: Tensor, form: str, prefix: int) -> Tensor:
     patches = x[:, prefix:]
     return {
         "class token": lambda: x[:, 0],
+        "distillation token": lambda: x[:, 1],
         "mean of patches": lambda: patches.mean(1),
         "mean of all tokens": lambda: x.mean(1),
         "mean of all but the first": lambda: x[:, 1:].mean(1),

@@ -128,7 +128,7 @@ def _of_qkv(t: Tensor) -> Iterator[Hypothesis]:
 
 def _of_positions(t: Tensor, grid: tuple[int, int]) -> Iterator[Hypothesis]:
     prefix = t.shape[1] - grid[0] * grid[1]
-    if prefix not in (0, 1):
+    if prefix not in (0, 1, 2):  # with a distillation token two rows come before the patches
         return
     head, table = t[:, :prefix], t[:, prefix:]
     square = table.reshape(1, *grid, -1)

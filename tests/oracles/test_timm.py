@@ -21,6 +21,7 @@ CONFIGS = {
     "registers": {"num_registers": 3, "class_token_position": False},
     "qk_norm_no_qkv_bias": {"qk_norm": True, "qkv_bias": False},
     "quick_gelu_epsilon": {"activation": "quick_gelu", "norm_eps": 1e-5},
+    "distillation": {"distillation_token": True},
     "clip": {
         "pre_norm": True,
         "patch_bias": False,

@@ -9,6 +9,7 @@ for _schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     _LIBRARY.define(_schema)
 
 from timm.layers import Mlp, PatchEmbed, SwiGLU, SwiGLUPacked  # noqa: E402
+from timm.models.deit import VisionTransformerDistilled  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 from vit_spec import ViTConfig  # noqa: E402
@@ -25,7 +26,12 @@ def timm_model(config: ViTConfig, **extra) -> VisionTransformer:
         "silu": torch.nn.SiLU,
     }[config.activation]
     packed = config.mlp == "swiglu_packed"
-    model = VisionTransformer(
+    kind, prefix = VisionTransformer, {}
+    if config.distillation_token:
+        kind = VisionTransformerDistilled
+    else:
+        prefix = {"class_token": config.class_token, "reg_tokens": config.num_registers}
+    model = kind(
         img_size=config.image_shape,
         patch_size=config.patch_shape,
         in_chans=config.in_channels,
@@ -39,9 +45,8 @@ def timm_model(config: ViTConfig, **extra) -> VisionTransformer:
         qkv_bias=config.qkv_bias,
         qk_norm=config.qk_norm,
         init_values=config.layer_scale,
-        class_token=config.class_token,
         no_embed_class=not config.class_token_position,
-        reg_tokens=config.num_registers,
+        **prefix,
         fc_norm=config.fc_norm,
         pre_norm=config.pre_norm,
         embed_layer=partial(_patch_embed, config.patch_bias),

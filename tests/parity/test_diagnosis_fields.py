@@ -3,6 +3,7 @@
 import types
 
 import pytest
+import torch
 
 from parity.diagnosis.diagnose import explain_pair
 from parity.mutants.mutant import Plant
@@ -11,8 +12,8 @@ from tests.twin_models import TINY
 from vit_torch.layers import activate
 
 
-def rebind(module, forward):
-    module.forward = types.MethodType(forward, module)
+def rebind(module, forward, name="forward"):
+    setattr(module, name, types.MethodType(forward, module))
 
 
 def each_mlp(forward):
@@ -39,7 +40,7 @@ def no_norm_pre(model):
             x = block(x)
         return self.norm(x)
 
-    model.features = types.MethodType(features, model)
+    rebind(model, features, "features")
 
 
 def without_offset(model):
@@ -50,11 +51,39 @@ def without_offset(model):
         finally:
             self.config = config
 
-    model.embed = types.MethodType(embed, model)
+    rebind(model, embed, "embed")
+
+
+def one_head(model):
+    rebind(model, lambda self, x: self.head(x[:, 0]), "classify")
+
+
+def one_token(model):
+    rebind(model, lambda self, x: (self.head(x[:, 1]) + self.head_dist(x[:, 1])) / 2, "classify")
+
+
+def distillation_last(model):
+    def embed(self, images):
+        x = type(self).embed(self, images)
+        return torch.cat([x[:, :1], x[:, 2:], x[:, 1:2]], dim=1)
+
+    rebind(model, embed, "embed")
 
 
 SWIGLU = {"mlp": "swiglu", "activation": "silu"}
+DISTILLED = {"distillation_token": True}
 BUGS = {
+    "one_head": (
+        one_head,
+        DISTILLED,
+        ("logits", "logits", "class token"),
+    ),
+    "one_token": (one_token, DISTILLED, ("pool", "pooling", "distillation token")),
+    "distillation_last": (
+        distillation_last,
+        DISTILLED,
+        ("embed", "order of tokens", "class, patches, distillation"),
+    ),
     "no_offset": (
         without_offset,
         {"pos_embed_offset": 0.1, "pos_embed_antialias": False},

@@ -8,6 +8,8 @@ import vit_torch
 from tests.twin_models import TINY
 
 FIELDS = {
+    "distillation": {"distillation_token": True},
+    "distillation_no_head": {"distillation_token": True, "num_classes": 0},
     "dinov2": {"pos_embed_offset": 0.1, "pos_embed_antialias": False, "layer_scale": 0.1},
     "clip": {"pre_norm": True, "patch_bias": False, "head_bias": False},
     "swiglu": {"mlp": "swiglu", "activation": "silu"},

@@ -76,6 +76,8 @@ def test_an_alias_stands_for_a_variant(alias, name):
         ({"drop_path": 1.0}, "drop_path 1.0 is outside"),
         ({"depth": 0}, "depth 0 must be a whole number of at least 1"),
         ({"norm_eps": 0.0}, "norm_eps 0.0 is outside"),
+        ({"distillation_token": True, "pool": "mean"}, "distillation_token needs pool='token'"),
+        ({"distillation_token": True, "num_registers": 4}, "distillation_token .* num_registers=0"),
         ({"mlp": "swiglu"}, "mlp 'swiglu' needs activation 'silu', not 'gelu'"),
         ({"mlp": "swiglu", "activation": "silu", "pool": "map"}, "pool 'map' .* mlp 'swiglu'"),
     ],

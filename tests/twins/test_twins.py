@@ -89,6 +89,22 @@ def test_points_are_the_forward_pass(x64):
         assert relative_gap(end, expected) < BOUND
 
 
+def test_the_logits_are_the_mean_of_what_both_heads_give_for_training(x64):
+    config = TINY.replace(distillation_token=True, dropout=0.1)
+    ours, theirs = twins(config)
+    x, masks = images(config), sample_masks(config, 3, seed=0)
+    torch_masks = {n: torch.tensor(m) for n, m in masks.items()}
+    with torch.no_grad():
+        both = theirs.distilled(channels_first(x), torch_masks)
+        assert relative_gap(sum(both) / 2, theirs(channels_first(x), torch_masks)) < BOUND
+        for found, expected in zip(ours.distilled(x, masks), both, strict=True):
+            assert relative_gap(found, expected) < BOUND
+    with pytest.raises(ValueError, match="distillation_token=True"):
+        vit_torch.create(TINY).distilled(channels_first(x))
+    with pytest.raises(ValueError, match="distillation_token=True"):
+        vit_jax.create(TINY).distilled(x)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"scan": True}, {"remat": "dots"}, {"remat": "full"}, {"remat": "full", "scan": True}],
