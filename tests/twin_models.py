@@ -11,6 +11,7 @@ import vit_jax
 import vit_torch
 from parity.inputs import random_state
 from vit_spec import ViTConfig
+from vit_spec.layout import State
 
 BOUND = 1e-12  # measured about 1e-15; far below any wrong formula
 TINY = ViTConfig(
@@ -18,9 +19,11 @@ TINY = ViTConfig(
 )
 
 
-def twins(config: ViTConfig, **options: Any) -> tuple[vit_jax.ViT, vit_torch.ViT]:
-    """Both twins in float64; call it in x64 mode."""
-    state = random_state(config, 0)
+def twins(
+    config: ViTConfig, state: State | None = None, **options: Any
+) -> tuple[vit_jax.ViT, vit_torch.ViT]:
+    """Both twins in float64, with random weights or those given; call it in x64 mode."""
+    state = state or random_state(config, 0)
     return vit_jax.api.from_state(config, state, **options), vit_torch.api.from_state(config, state)
 
 
