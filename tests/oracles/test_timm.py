@@ -69,6 +69,22 @@ def test_outputs_and_gradients_equal_timm(x64, monkeypatch, changes, size):
             assert np.abs(other[name] - gradient).max() < BOUND * scale, name
 
 
+def test_both_heads_in_training_are_timms(x64):
+    config = TINY.replace(distillation_token=True)
+    jax_model, torch_model = twins(config)
+    oracle = timm_model(config).double().train()
+    state = {n: torch.tensor(a) for n, a in random_state(config, 0).items()}
+    oracle.load_state_dict(state, strict=True)
+    oracle.set_distilled_training()
+    x = images(config)
+    channels_first = torch.tensor(x).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        both = zip(oracle(channels_first), torch_model.distilled(channels_first),
+                   jax_model.distilled(x), strict=True)  # fmt: skip
+    for expected, *found in both:
+        assert all(relative_gap(f, expected) < BOUND for f in found)
+
+
 def torch_outputs(model, x, pull):
     channels_first = torch.tensor(x).permute(0, 3, 1, 2).contiguous().requires_grad_()
     outputs = model(channels_first)

@@ -12,6 +12,8 @@ FIELDS = {
     "distillation_no_head": {"distillation_token": True, "num_classes": 0},
     "dinov2": {"pos_embed_offset": 0.1, "pos_embed_antialias": False, "layer_scale": 0.1},
     "clip": {"pre_norm": True, "patch_bias": False, "head_bias": False},
+    "siglip": {"class_token": False, "pool": "map", "num_classes": 0, "activation": "gelu_tanh"},
+    "deit3_registers": {"class_token_position": False, "num_registers": 4, "layer_scale": 0.1},
     "swiglu": {"mlp": "swiglu", "activation": "silu"},
     "swiglu_packed": {"mlp": "swiglu_packed", "activation": "silu", "mlp_width": 48},
 }

@@ -1,5 +1,7 @@
 """The twins agree on what the oracle lacks: masks, options, dtypes, fixed positions, errors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,9 +150,23 @@ WIDE = TINY.replace(
 )
 
 
-@pytest.mark.parametrize("name", parameters(WIDE))
-def test_both_sides_start_from_the_same_distribution(name, started):
-    ours, theirs = (state[name] for state in started)
+DEIT = TINY.replace(
+    width=192, distillation_token=True, pre_norm=True, mlp="swiglu", activation="silu"
+)
+PARAMETERS = {f"{n}{' of DEIT' if c is DEIT else ''}": (c, n)
+              for c in (WIDE, DEIT) for n in parameters(c)}  # fmt: skip
+
+
+@functools.cache
+def started(config):
+    from parity.twins import weights
+
+    return weights(vit_jax.create(config, seed=0)), weights(vit_torch.create(config, seed=0))
+
+
+@pytest.mark.parametrize(("config", "name"), PARAMETERS.values(), ids=PARAMETERS)
+def test_both_sides_start_from_the_same_distribution(config, name):
+    ours, theirs = (state[name] for state in started(config))
     for values in (ours, theirs):
         if name.endswith("bias") or name.startswith("head"):
             assert not values.any()
@@ -159,20 +175,14 @@ def test_both_sides_start_from_the_same_distribution(name, started):
         elif values.ndim == 1:
             assert (values == 1).all()
         else:
-            std = {"patch_embed.proj.weight": 48**-0.5, "attn_pool.latent": 192**-0.5}.get(
+            fan_in = values[0].size
+            std = {"patch_embed.proj.weight": fan_in**-0.5, "attn_pool.latent": 192**-0.5}.get(
                 name, 0.02
             )
             error = std / np.sqrt(values.size)
             assert abs(values.mean()) < 5 * error
             assert abs(values.std() - std) < 5 * error
             assert np.abs(values).max() <= 2.0001 * std / 0.8796
-
-
-@pytest.fixture(scope="module")
-def started():
-    from parity.twins import weights
-
-    return weights(vit_jax.create(WIDE, seed=0)), weights(vit_torch.create(WIDE, seed=0))
 
 
 BAD_IMAGES = {
