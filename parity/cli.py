@@ -12,6 +12,7 @@ from pathlib import Path
 
 from parity.certificate import certificate
 from parity.certificate_file import beside, to_json, writable, write_text
+from parity.certificate_file import read as read_certificate
 from parity.convert import FORMATS, convert, inspect
 from parity.memory import return_freed_memory
 from parity.report import LEVELS
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     conversion.add_argument("src", metavar="SRC")
     conversion.add_argument("dst", metavar="DST")
     conversion.add_argument(
-        "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from the path"
+        "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from content"
     )
     conversion.add_argument(
         "--to", dest="target", choices=FORMATS, help="format of DST; default: told from the path"
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     inspection.add_argument("path", metavar="FILE|DIR")
     inspection.set_defaults(run=_inspect)
 
+    commands.add_parser("formats", help="all formats of checkpoints").set_defaults(run=_formats)
     commands.add_parser(
         "variants", help="all variants with sizes and parameter counts"
     ).set_defaults(run=_variants)
@@ -218,6 +220,8 @@ def _convert(options: argparse.Namespace) -> int:
     )
     print(f"wrote {written}")
     if options.certificate:
+        for remark in read_certificate(beside(written)).get("remarks", []):
+            print(f"note: {remark}")
         print(f"certificate: {beside(written)}")
     return 0
 
@@ -244,6 +248,12 @@ def _inspect(options: argparse.Namespace) -> int:
     width = max((len(name) for name in summary.tensors), default=0)
     for name, (dtype, shape) in summary.tensors.items():
         print(f"  {name:{width}}  {dtype:8} {' x '.join(map(str, shape)) or 'scalar'}")
+    return 0
+
+
+def _formats(options: argparse.Namespace) -> int:
+    width = max(map(len, FORMATS))
+    print("\n".join(f"{name:{width}}  {about}" for name, about in FORMATS.items()))
     return 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from parity import foreign
 from parity.certificate import sha256
 from parity.certificate_file import FORMAT, PARTS, beside, write
 from parity.environment import now, versions
@@ -55,6 +56,39 @@ def certify(
     return path
 
 
+def certify_foreign(src: Path, dst: Path, formats: tuple[str, str], header: Header) -> Path:
+    """The same for formats of others: what the source becomes is compared with the target.
+
+    `state_sha256` is of the target's own names. `remarks` are what the target does otherwise where
+    its outputs at the native size are the same.
+    """
+    problems, digest, count = foreign.compared(src, dst, formats, header)
+    if problems:
+        raise OSError(
+            f"{dst} was written and reads back other than {src} ({some(problems)}): the disk "
+            "is faulty or something else writes there; convert again to another place"
+        )
+    path = beside(dst)
+    write(
+        path,
+        {
+            "format": FORMAT,
+            "kind": "conversion",
+            "source": _files(src, formats[0], {"weights"}),
+            "target": _files(dst, formats[1], {"weights"}),
+            "config": header.config.to_dict(),
+            "header": header.to_json(),
+            "tensors": {"weights": count},
+            "same_bits": True,
+            "state_sha256": digest,
+            "remarks": foreign.remarks(header, formats[1]),
+            "versions": versions(PACKAGES),
+            "date": now(),
+        },
+    )
+    return path
+
+
 def differences(one: State, other: State) -> list[str]:
     """The tensors that are not bit for bit the same, with what is different."""
     found = []
@@ -82,6 +116,8 @@ def read(path: Path, part: str) -> State:
 
 def file_of(path: Path, part: str) -> Path:
     """One file of a checkpoint."""
+    if part == "weights" and path.is_dir() and not (path / PARTS[part]).is_file():
+        return foreign.weights_file(path)
     return path / PARTS[part] if path.is_dir() else path
 
 

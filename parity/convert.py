@@ -1,4 +1,6 @@
-"""Files to files: the twins' directory and plain safetensors. No framework is imported.
+"""Files to files: the twins' directory, plain safetensors, and formats of others, tensor by tensor.
+
+No framework is imported. What the formats of others are is in `parity.formats`.
 
 A directory may hold a training state too, see `vit_spec.training_state`.
 """
@@ -7,7 +9,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.conversion import certify
+from parity import foreign
+from parity.conversion import certify, certify_foreign
+from parity.formats import FOREIGN
 from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, training_state
 from vit_spec.layout import State
 from vit_spec.names import unknown_name
@@ -17,7 +21,7 @@ from vit_spec.variants import get_if_no_path
 FORMATS = {
     "vitwin": "directory with model.safetensors and config.json, which both twins load",
     "safetensors": "one safetensors file in PyTorch's layout, its config in the metadata",
-}
+} | {name: format.about for name, format in FOREIGN.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +52,10 @@ def convert(
     tools ignore: both twins load it, too.
 
     Args:
-        src: a vitwin directory or a `.safetensors` file.
+        src: a directory or a file of one of `FORMATS`.
         dst: a directory (`vitwin`) or a `.safetensors` file; must not exist as the other kind.
-        source, target: a format's name; None: told from the path.
+        source: a format's name; None: told from the content.
+        target: a format's name; None: `vitwin` for a directory, `safetensors` for such a file.
         model: what a file is that does not say so itself: a config, a variant's name, or the path
             of a checkpoint or of its `config.json`.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
@@ -58,16 +63,24 @@ def convert(
 
     Raises:
         OSError: the target reads back other than it was written, or the disk refuses.
-        FileNotFoundError, ValueError: no such file; damaged; unknown format; tensors that do not
-            fit the config, all in one message.
+        FileNotFoundError, ValueError: no such file; damaged; unknown format, or one that cannot
+            hold the model; tensors that do not fit the config, all in one message.
     """
     src, dst = Path(src), Path(dst)
-    source, target = source or format_of(src), target or format_of(dst)
+    source, target = source or told(src), target or format_of(dst)
     for name in (source, target):
         if name not in FORMATS:
             raise ValueError(unknown_name("format", name, FORMATS))
     if dst.resolve() == src.resolve():
         raise ValueError(f"source and target are both {src}: choose another target")
+    if source in FOREIGN or target in FOREIGN:
+        said = None if model is None else _header(model)
+        with foreign.opened_as(src, source, said) as opened:
+            foreign.write(dst, target, opened)
+            header = opened.header
+        if certificate:
+            certify_foreign(src, dst, (source, target), header)
+        return dst
     header, state = _read(src, model)
     states = {"weights": state}
     if target == "vitwin" and training_state.has_training(src):
@@ -86,12 +99,17 @@ def convert(
 def inspect(path: str | os.PathLike[str]) -> Summary:
     """Names, dtypes and shapes of a checkpoint's weights, its header and its training's progress.
 
-    What it does not have is None.
+    What it does not have is None. Of a format of others, names and shapes are those of ours.
     """
     path = Path(path)
-    kind = format_of(path)
+    kind = told(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
+    if kind in FOREIGN:
+        with foreign.opened_as(path, kind, None) as opened:
+            shapes = parameters(opened.header.config)
+            kinds = {n: (str(opened.dtypes[n]), shape) for n, shape in shapes.items()}
+            return Summary(path=path, format=kind, header=opened.header, tensors=kinds)
     try:
         header = checkpoint.read_header(path)
     except ValueError:
@@ -121,6 +139,18 @@ def format_of(path: Path) -> str:
         f"{path} has no known format: name it *.safetensors or a directory, "
         f"or say which of {', '.join(FORMATS)} it is"
     )
+
+
+def told(path: Path) -> str:
+    """The format of a checkpoint that exists, from its content; ours if nothing else is named."""
+    if not path.exists() or foreign.is_ours(path):
+        return format_of(path)
+    try:
+        return foreign.tell(path)
+    except ValueError:
+        if path.suffix == ".safetensors" and not foreign.candidates(path):
+            return "safetensors"  # of ours without a header, which `model` names
+        raise
 
 
 def _write_file(dst: Path, header: Header, state: State) -> None:

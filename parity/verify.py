@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity import certificate_file
+from parity import certificate_file, foreign
 from parity.certificate import SIDES, certificate, sha256
 from parity.conversion import PACKAGES, differences, file_of, read, some
 from parity.environment import versions
+from parity.formats import FOREIGN
 from parity.report import Report
-from vit_spec import ViTConfig
+from vit_spec import Header, ViTConfig
 from vit_spec.training_state import digest
 
 NONE = "none"
@@ -168,6 +169,13 @@ def _conversion(path: Path, content: dict[str, Any], model: Any, against: Any) -
             file = file_of(place, part)
             found = sha256(file) if file.is_file() else NONE
             changes += _changed(f"{name}.{part}.sha256", recorded, found, matters=True)
+    formats = (content["source"]["format"], content["target"]["format"])
+    if set(formats) & set(FOREIGN):
+        header = Header.from_json(content.get("header", ""), where=f"the header of {path}")
+        problems, digested, _ = foreign.compared(source, target, formats, header)
+        changes += _changed("state_sha256", content["state_sha256"], digested, matters=True)
+        changes += _changed("tensors.weights", "", some(problems), matters=True)
+        content = content | {"tensors": {}}
     for part in content["tensors"]:
         ours, theirs = read(source, part), read(target, part)
         if part == "weights":

@@ -1,0 +1,219 @@
+"""Conversion from and to the formats of others, tensor by tensor. No framework is imported."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import containers
+from parity.formats import FOREIGN, Format, Given
+from parity.formats.plan import Read, Reader, check_inward, dtypes, order
+from parity.formats.table import their_shapes
+from vit_spec import Header, checkpoint, parameters
+from vit_spec.parameters import Shapes, check_shapes
+
+OURS = ("vitwin", "safetensors")
+FILES = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+    "pytorch_model.bin.index.json", "flax_model.msgpack", "open_clip_model.safetensors",
+)  # fmt: skip
+PREPROCESSOR = "preprocessor_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An open checkpoint as ours: its header, and its tensors in PyTorch's layout on demand."""
+
+    header: Header
+    dtypes: Mapping[str, np.dtype]  # of our tensors
+    read: Read
+    lines: list[Any] | None  # of the table, None for our own format
+
+
+def weights_file(path: Path) -> Path:
+    """The file with the weights of a checkpoint. Raises `FileNotFoundError` if there is none."""
+    if not path.is_dir():
+        return path
+    for name in FILES:
+        if (path / name).is_file():
+            return path / name
+    raise FileNotFoundError(f"{path} has none of {', '.join(FILES)}: name the file itself")
+
+
+def tell(path: Path) -> str:
+    """The format of a checkpoint that is not ours, from its content.
+
+    Raises `ValueError` that lists the candidates if there is not exactly one.
+    """
+    with containers.opened(path) as opened:
+        given = _given(path, opened)
+    found = _matching(given)
+    if len(found) == 1:
+        return found[0]
+    what = f"is any of {', '.join(found)}" if found else "has no known format"
+    names = ", ".join(list(given.shapes)[:3])
+    raise ValueError(
+        f"{path} {what} (its tensors are {names}, ...): say which with source=, e.g. "
+        f"--from {(found or list(FOREIGN))[0]}; formats: {', '.join([*OURS, *FOREIGN])}"
+    )
+
+
+def candidates(path: Path) -> list[str]:
+    """The formats of others that a checkpoint may have."""
+    with containers.opened(path) as opened:
+        return _matching(_given(path, opened))
+
+
+def is_ours(path: Path) -> bool:
+    """A directory or file that names this package's format."""
+    try:
+        return checkpoint.read_header(path) is not None
+    except (ValueError, OSError):
+        return False
+
+
+@contextlib.contextmanager
+def opened_as(path: Path, format: str, header: Header | None) -> Iterator[Source]:
+    """A checkpoint as ours. `header` is what `model=` says, for a file that does not.
+
+    Raises `ValueError` for missing, extra and wrong-shaped tensors, all in one message.
+    """
+    if format in OURS:
+        header = header or checkpoint.read_header(path)
+        with containers.opened(checkpoint.weights_file(path)) as opened:
+            shapes = {name: tuple(info.shape) for name, info in opened.tensors.items()}
+            check_shapes(parameters(header.config), shapes, where=str(path))
+            found = {name: np.dtype(info.dtype) for name, info in opened.tensors.items()}
+            yield Source(header=header, dtypes=found, read=opened.read, lines=None)
+        return
+    form = FOREIGN[format]
+    with containers.opened(path) as opened:
+        given = _given(path, opened)
+        header = header or form.config_from(given)
+        config = header.config
+        lines, ours = form.rules(config), parameters(config)
+        shapes = form.without_ignored(given.shapes, config)
+        check_inward(lines, ours, shapes, where=f"{path} ({format})")
+        found = {name: np.dtype(opened.tensors[name].dtype) for name in shapes}
+        yield Source(
+            header=header,
+            dtypes=dtypes(lines, found, inward=True),
+            read=Reader(lines, opened.read, inward=True),
+            lines=lines,
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a conversion writes: names, dtypes, shapes and values."""
+
+    infos: dict[str, Any]  # containers.Info
+    read: Read
+
+
+def planned(source: Source, format: str) -> Target:
+    """The tensors of the target. Raises `ValueError` with all reasons if it cannot hold them."""
+    config = source.header.config
+    ours = parameters(config)
+    if format in OURS:
+        return _target(source.dtypes, ours, source.read, order(source.lines, None, ours))
+    form = FOREIGN[format]
+    if reasons := form.expresses(config):
+        raise ValueError(f"{format} cannot hold this model: {'; '.join(reasons)}")
+    lines = form.rules(config)
+    theirs = their_shapes(lines, ours)
+    check_inward(lines, ours, theirs, where=format)
+    kinds = dtypes(lines, source.dtypes, inward=False)
+    read = Reader(lines, source.read, inward=False)
+    return _target(kinds, theirs, read, order(source.lines, lines, ours))
+
+
+def write(dst: Path, format: str, source: Source) -> None:
+    """Writes a checkpoint; what was there before stays whole until the new file is complete."""
+    target, header = planned(source, format), source.header
+    form: Format | None = FOREIGN.get(format)
+    files = {} if form is None else form.config_to(header)
+    directory = format == "vitwin" if form is None else form.file is not None
+    if not directory and dst.is_dir():
+        raise IsADirectoryError(f"{dst} is a directory; the format {format} is one file: name it")
+    if directory:
+        checkpoint.make_directory(dst)
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    name = checkpoint.WEIGHTS if form is None else form.file
+    metadata = {"format": "pt"} | ({"vitwin": header.to_json()} if form is None else {})
+    kind = "safetensors" if form is None else form.kind
+    with checkpoint.replacing(dst / name if directory and name else dst) as temporary:
+        containers.write(
+            temporary,
+            kind,
+            target.infos,
+            target.read,
+            metadata=metadata if kind == "safetensors" else None,
+        )
+    texts = {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
+    if format == "vitwin":
+        texts = {checkpoint.CONFIG: header.to_json()}
+    for name, text in texts.items():
+        with checkpoint.replacing(dst / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def remarks(header: Header, format: str) -> list[str]:
+    """What a target does otherwise where its outputs at the native size are the same."""
+    return FOREIGN[format].remarks(header.config) if format in FOREIGN else []
+
+
+def compared(
+    src: Path, dst: Path, formats: tuple[str, str], header: Header | None
+) -> tuple[list[str], str, int]:
+    """Differences of the target from what the source becomes, the target's digest, its tensors."""
+    problems, digest = [], hashlib.sha256()
+    with opened_as(src, formats[0], header) as source:
+        target = planned(source, formats[1])
+        with containers.opened(weights_file(dst)) as opened:
+            found = opened.tensors
+            problems += [f"{n} is missing" for n in target.infos if n not in found]
+            problems += [f"{n} is extra" for n in found if n not in target.infos]
+            for name in target.infos:
+                if name not in found:
+                    continue
+                ours, theirs = target.read(name), opened.read(name)
+                digest.update(f"{name} {theirs.dtype} {theirs.shape}\n".encode())
+                digest.update(np.ascontiguousarray(theirs).tobytes())
+                if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+                    kinds = f"{theirs.dtype} {theirs.shape}, not {ours.dtype} {ours.shape}"
+                    problems.append(f"{name} is {kinds}")
+                elif np.ascontiguousarray(ours).tobytes() != np.ascontiguousarray(theirs).tobytes():
+                    problems.append(f"{name} has other values")
+    return problems, digest.hexdigest(), len(target.infos)
+
+
+def _matching(given: Given) -> list[str]:
+    return [name for name, format in FOREIGN.items() if format.matches(given)]
+
+
+def _given(path: Path, opened: Any) -> Given:
+    folder = path if path.is_dir() else path.parent
+    file = folder / PREPROCESSOR
+    preprocessor = None
+    if file.is_file():
+        try:
+            preprocessor = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is not JSON: {error}") from error
+    return Given(
+        shapes={name: tuple(info.shape) for name, info in opened.tensors.items()},
+        config=opened.config,
+        preprocessor=preprocessor,
+        metadata=opened.metadata or {},
+    )
+
+
+def _target(kinds: Mapping[str, np.dtype], shapes: Shapes, read: Read, names: list[str]) -> Target:
+    infos = {name: containers.Info.of(kinds[name], shapes[name]) for name in names}
+    return Target(infos, lambda name: np.asarray(read(name), dtype=kinds[name]))

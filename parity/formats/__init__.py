@@ -1,0 +1,21 @@
+"""Formats of others: a table each, read both ways. NumPy alone is imported.
+
+`FOREIGN` holds them by name; `parity.foreign` converts with them.
+"""
+
+from parity.formats import augreg, big_vision, hf_vit, timm
+from parity.formats.format import Format, Given
+from parity.formats.table import Rule
+
+FOREIGN: dict[str, Format] = {
+    form.name: form
+    for form in (
+        timm.FORMAT,
+        hf_vit.FORMAT,
+        augreg.FORMAT,
+        big_vision.FORMAT,
+        big_vision.SCANNED,
+    )
+}
+
+__all__ = ["FOREIGN", "Format", "Given", "Rule"]

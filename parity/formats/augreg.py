@@ -1,0 +1,72 @@
+"""The npz files of google-research/vision_transformer: ViT, AugReg, SAM. A tree of Linen's names.
+
+Source: `vit_jax/models_vit.py` there. Its GELU is the tanh approximation (`nn.gelu`), and it pools
+the class token.
+"""
+
+import math
+
+from parity.formats.format import Format, Given, inferred
+from parity.formats.huggingface import cannot
+from parity.formats.linen import CONV, attention, dense, norm
+from parity.formats.table import Rule
+from vit_spec import Header, Preprocessing, ViTConfig
+
+BLOCK = "Transformer/encoderblock_{i}"
+QUERY = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
+
+
+def matches(given: Given) -> bool:
+    """Has the original's attention module in the first block."""
+    return QUERY in given.shapes
+
+
+def table(config: ViTConfig) -> list[Rule]:
+    """All that a file may have; `pre_logits` is only in those that were not fine-tuned."""
+    return [
+        Rule("cls_token", "cls"),
+        Rule("pos_embed", "Transformer/posembed_input/pos_embedding"),
+        *dense("patch_embed.proj", "embedding", CONV),
+        *norm("blocks.{i}.norm1", f"{BLOCK}/LayerNorm_0"),
+        *attention("blocks.{i}.attn", f"{BLOCK}/MultiHeadDotProductAttention_1", config.num_heads),
+        *norm("blocks.{i}.norm2", f"{BLOCK}/LayerNorm_2"),
+        *dense("blocks.{i}.mlp.fc1", f"{BLOCK}/MlpBlock_3/Dense_0"),
+        *dense("blocks.{i}.mlp.fc2", f"{BLOCK}/MlpBlock_3/Dense_1"),
+        *norm("norm", "Transformer/encoder_norm"),
+        *dense("pre_logits.fc", "pre_logits"),
+        *dense("head", "head"),
+    ]
+
+
+def config_from(given: Given) -> Header:
+    """Shapes say all: kernels of attention lie by heads."""
+    fields = inferred(table(ViTConfig()), given.shapes, where="the npz file")
+    config = ViTConfig.from_dict(
+        fields | {"num_heads": given.shapes[QUERY][1], "activation": "gelu_tanh"}
+    )
+    return Header(config=config, preprocessing=Preprocessing(crop_fraction=1.0, squash=True))
+
+
+def expresses(config: ViTConfig) -> list[str]:
+    """Reasons why the original code cannot compute a model."""
+    allowed = {
+        "class_token": True, "num_registers": 0, "pos_embed": "learned", "pool": "token",
+        "class_token_position": True, "fc_norm": False, "qk_norm": False, "layer_scale": None,
+        "qkv_bias": True, "norm_eps": 1e-6, "activation": "gelu_tanh",
+    }  # fmt: skip
+    reasons = cannot(config, allowed, who="google-research/vision_transformer")
+    patches = math.prod(config.grid)
+    if math.isqrt(patches) ** 2 != patches:
+        reasons.append(f"image_size {config.image_size!r} (the file says only square grids)")
+    return reasons
+
+
+FORMAT = Format(
+    name="augreg",
+    kind="npz",
+    about="npz file of google-research/vision_transformer (ViT, AugReg)",
+    matches=matches,
+    config_from=config_from,
+    table=table,
+    expresses=expresses,
+)

@@ -1,0 +1,168 @@
+"""What a format is: how it is told, its table, and its config both ways. No framework is imported.
+
+Errors of this module are `ValueError`s that name the format's attribute.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from parity.formats.table import Line, Rule, lines, our_shapes
+from vit_spec import Header, ViTConfig, parameters
+from vit_spec.parameters import Shapes
+
+Json = dict[str, Any]
+LAYER_SCALE = 1e-5
+"""Initial value of a LayerScale whose file holds only the trained one; DeiT III's and DINOv2's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """All that a checkpoint says of itself, without its values."""
+
+    shapes: Shapes
+    config: Json | None = None  # of config.json
+    preprocessor: Json | None = None  # of preprocessor_config.json
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model_type(self) -> Any:
+        """Which model of transformers `config` is of, if any."""
+        return (self.config or {}).get("model_type")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A foreign format. All callables are pure; `rules` are exact for a config."""
+
+    name: str
+    kind: str  # of container that is written: safetensors, npz, msgpack, torch
+    about: str  # one sentence
+    matches: Callable[[Given], bool]
+    config_from: Callable[[Given], Header]
+    table: Callable[[ViTConfig], list[Rule]]  # perhaps with rules for what the config lacks
+    config_to: Callable[[Header], dict[str, Json]] = lambda header: {}  # file name -> JSON
+    expresses: Callable[[ViTConfig], list[str]] = lambda config: []  # reasons why it cannot
+    remarks: Callable[[ViTConfig], list[str]] = lambda config: []  # what is not the same, and is no
+    # refusal: behaviour in training or at other image sizes, tensors that are folded
+    ignored: Callable[[ViTConfig], tuple[str, ...]] = lambda config: ()  # buffers, patterns
+    file: str | None = None  # of the weights, if the format is a directory
+
+    def rules(self, config: ViTConfig) -> list[Line]:
+        """The table of one model: each of our names once."""
+        ours = parameters(config)
+        return [
+            line for line in lines(self.table(config), config.depth) if set(line.ours) <= set(ours)
+        ]
+
+    def without_ignored(self, shapes: Shapes, config: ViTConfig) -> Shapes:
+        """The tensors that the table must account for."""
+        patterns = [re.compile(pattern) for pattern in self.ignored(config)]
+        return {n: s for n, s in shapes.items() if not any(p.fullmatch(n) for p in patterns)}
+
+
+def unlisted(
+    config: Json, handled: Iterable[str], ignored: Mapping[str, Any], *, where: str
+) -> None:
+    """Raises `ValueError` for attributes that are neither handled nor ignored, all at once.
+
+    `ignored` gives the values under which an attribute says nothing; `...` is any value.
+    """
+    known = set(handled)
+    odd = [
+        f"{name} {value!r}"
+        for name, value in config.items()
+        if name not in known
+        and not (name in ignored and (ignored[name] is ... or value in ignored[name]))
+    ]
+    if odd:
+        raise ValueError(
+            f"{where} has attributes that may change the function and that no rule reads: "
+            f"{', '.join(odd)}; if they do not, delete them from the file and convert again"
+        )
+
+
+def needed(config: Json | None, names: Iterable[str], *, where: str) -> Json:
+    """A config with all of `names`; raises `ValueError` naming all that are missing."""
+    if config is None:
+        raise ValueError(f"{where} has no config.json beside it: give model=, e.g. --model B/16")
+    lacking = [name for name in names if name not in config]
+    if lacking:
+        raise ValueError(f"the config.json of {where} lacks {', '.join(lacking)}")
+    return config
+
+
+def inferred(rules: list[Rule], found: Shapes, *, where: str) -> Json:
+    """The fields of `ViTConfig` that shapes say: all but heads, activation, epsilon and pooling."""
+    return fields_of(our_shapes(lines(rules, depth_of(found)), found), where=where)
+
+
+def depth_of(names: Iterable[str]) -> int:
+    """One more than the largest number in any name: an upper bound of the depth."""
+    numbers = [int(n) for name in names for n in re.findall(r"\d+", name) if len(n) < 4]
+    return 1 + max(numbers, default=0)
+
+
+def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = ()) -> Json:
+    """The fields of `ViTConfig` that our names and shapes say.
+
+    The image has the first of `sizes` that has as many patches as there are positions, or it is
+    taken to be square.
+    """
+    lacking = [n for n in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight") if n not in shapes]
+    if lacking:
+        raise ValueError(f"{where} has nothing that becomes {' or '.join(lacking)}")
+    width, channels, *patch = shapes["patch_embed.proj.weight"]
+    blocks = [int(n.split(".")[1]) for n in shapes if n.startswith("blocks.")]
+    fields: Json = {
+        "width": width,
+        "in_channels": channels,
+        "patch_size": patch[0] if patch[0] == patch[1] else tuple(patch),
+        "depth": 1 + max(blocks),
+        "mlp_width": shapes["blocks.0.mlp.fc1.weight"][0],
+        "num_classes": shapes["head.weight"][0] if "head.weight" in shapes else 0,
+        "class_token": "cls_token" in shapes,
+        "num_registers": shapes["reg_token"][1] if "reg_token" in shapes else 0,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in shapes,
+        "qk_norm": "blocks.0.attn.q_norm.weight" in shapes,
+        "layer_scale": LAYER_SCALE if "blocks.0.ls1.gamma" in shapes else None,
+        "fc_norm": "fc_norm.weight" in shapes,
+    }
+    if "pre_logits.fc.weight" in shapes:
+        fields["representation_size"] = shapes["pre_logits.fc.weight"][0]
+    if fields["qk_norm"]:
+        fields["num_heads"] = width // shapes["blocks.0.attn.q_norm.weight"][0]
+    if "attn_pool.latent" in shapes:
+        fields["pool"] = "map"
+    else:
+        fields["pool"] = "token" if fields["class_token"] and not fields["fc_norm"] else "mean"
+    return fields | _positions(shapes, fields, sizes, where)
+
+
+def _positions(shapes: Shapes, fields: Json, sizes: Sequence[tuple[int, int]], where: str) -> Json:
+    patch = fields["patch_size"]
+    p, q = (patch, patch) if isinstance(patch, int) else patch
+    if "pos_embed" not in shapes:
+        return {"image_size": side_or_pair(sizes[0])} if sizes else {}
+    rows, token = shapes["pos_embed"][1], bool(fields["class_token"])
+    for height, width in sizes:
+        patches = (height // p) * (width // q)
+        if patches == rows or (token and patches + 1 == rows):
+            own = patches != rows
+            return {"image_size": side_or_pair((height, width)), "class_token_position": own}
+    own = token and math.isqrt(rows) ** 2 != rows
+    side = math.isqrt(rows - own)
+    if side * side != rows - own:
+        raise ValueError(
+            f"{where} has {rows} positions, which are no square grid, so its image size is not "
+            f"known: give model=, a config with image_size, e.g. --model config.json"
+        )
+    image = side_or_pair((side * p, side * q))
+    return {"image_size": image, "class_token_position": own or not token}
+
+
+def side_or_pair(size: Sequence[int]) -> int | tuple[int, int]:
+    """One number for a square."""
+    return size[0] if size[0] == size[1] else (size[0], size[1])

@@ -1,0 +1,193 @@
+"""What the vision models of transformers share: attributes of config.json, preprocessing, names.
+
+Sources: `configuration_utils.py` and `image_processing_*.py` of transformers 4.56 and 5.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from parity.formats.format import Given, Json, needed, unlisted
+from parity.formats.table import Rule, modules, parts
+from vit_spec import Header, Preprocessing, ViTConfig
+
+ACTIVATIONS = {  # hidden_act: ours
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+}
+HIDDEN_ACT = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
+RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic")  # Pillow's numbers 0 to 3
+IGNORED: Json = {  # attribute: the values under which it says nothing; ...: any
+    "architectures": ..., "model_type": ..., "dtype": ..., "torch_dtype": ..., "id2label": ...,
+    "label2id": ..., "num_labels": ..., "transformers_version": ..., "initializer_range": ...,
+    "initializer_factor": ..., "encoder_stride": ..., "problem_type": ..., "_name_or_path": ...,
+    "attention_probs_dropout_prob": ..., "attention_dropout": ..., "attn_implementation": ...,
+    "_attn_implementation_autoset": ..., "use_cache": ..., "return_dict": ...,
+    "output_attentions": [False], "output_hidden_states": [False], "chunk_size_feed_forward": [0],
+    "is_encoder_decoder": [False], "add_cross_attention": [False], "use_bfloat16": [False],
+    "tie_word_embeddings": ..., "torchscript": ..., "pruned_heads": [{}], "is_decoder": [False],
+}  # fmt: skip
+SIZES = {
+    "hidden_size": "width",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "num_heads",
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "num_channels": "in_channels",
+}
+SIZES_DEFAULT = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
+    "patch_size": 16, "num_channels": 3,
+}  # fmt: skip
+
+
+def read(
+    given: Given, defaults: Json, *, ignored: Json | None = None, where: str
+) -> tuple[Json, Json]:
+    """All attributes with their defaults, and the fields of `ViTConfig` that are sizes.
+
+    `defaults` are the attributes that the format handles. Raises `ValueError` for any other one
+    that is not ignored.
+    """
+    config = needed(given.config, ("model_type",), where=where)
+    defaults = SIZES_DEFAULT | defaults
+    unlisted(config, defaults, IGNORED | (ignored or {}), where=f"the config.json of {where}")
+    attributes = defaults | {k: v for k, v in config.items() if v is not None}
+    return attributes, {ours: attributes[theirs] for theirs, ours in SIZES.items()}
+
+
+def activation(value: Any) -> str:
+    """Our name of `hidden_act`."""
+    if value not in ACTIVATIONS:
+        raise ValueError(f"hidden_act {value!r} is none of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[value]
+
+
+def written(config: ViTConfig, model_type: str, architecture: str) -> Json:
+    """The attributes that all models have."""
+    sizes = {
+        theirs: list(value) if isinstance(value, tuple) else value
+        for theirs, ours in SIZES.items()
+        for value in [getattr(config, ours)]
+    }
+    return {"architectures": [architecture], "model_type": model_type, **sizes}
+
+
+def labels_from(given: Given) -> tuple[str, ...] | None:
+    """The names of the classes, unless they are the ones that transformers makes up."""
+    names = (given.config or {}).get("id2label") or {}
+    labels = tuple(names[k] for k in sorted(names, key=int))
+    made_up = all(name == f"LABEL_{i}" for i, name in enumerate(labels))
+    return None if made_up else labels
+
+
+def labels_to(header: Header) -> Json:
+    """`id2label` and `label2id`, which say how many classes there are."""
+    count = header.config.num_classes
+    labels = header.labels or tuple(f"LABEL_{i}" for i in range(count))
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+
+
+def preprocessing_from(given: Given, default: Preprocessing) -> Preprocessing:
+    """What preprocessor_config.json says, or the default of the format without one."""
+    p = given.preprocessor
+    if p is None:
+        return default
+    size = p.get("size", 224)
+    resample = p.get("resample", RESAMPLE.index(default.interpolation))
+    if not isinstance(resample, int) or not 0 <= resample < len(RESAMPLE):
+        raise ValueError(
+            f"resample {resample!r} of preprocessor_config.json is none of 0 to 3: "
+            f"{', '.join(RESAMPLE)}"
+        )
+    crop = p.get("crop_size") if p.get("do_center_crop") else None
+    squash = not (isinstance(size, dict) and "shortest_edge" in size)
+    resized, kept = _side(size), _side(crop if crop is not None else size)
+    normalised = p.get("do_normalize", True)
+    return Preprocessing(
+        mean=tuple(p.get("image_mean", default.mean)) if normalised else (0.0, 0.0, 0.0),
+        std=tuple(p.get("image_std", default.std)) if normalised else (1.0, 1.0, 1.0),
+        interpolation=RESAMPLE[resample],  # pyright: ignore[reportArgumentType]
+        crop_fraction=min(1.0, kept / resized),
+        squash=squash,
+    )
+
+
+def preprocessing_to(header: Header) -> Json:
+    """preprocessor_config.json of a header."""
+    p, (height, width) = header.preprocessing, header.config.image_shape
+    resized = [math.floor(side / p.crop_fraction) for side in (height, width)]
+    crop = not p.squash or p.crop_fraction < 1
+    size = {"height": resized[0], "width": resized[1]}
+    return {
+        "image_processor_type": "CLIPImageProcessor" if crop else "ViTImageProcessor",
+        "do_convert_rgb": header.config.in_channels == 3,
+        "do_resize": True,
+        "size": size if p.squash else {"shortest_edge": min(resized)},
+        "resample": RESAMPLE.index(p.interpolation),
+        "do_center_crop": crop,
+        **({"crop_size": {"height": height, "width": width}} if crop else {}),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(p.mean),
+        "image_std": list(p.std),
+    }
+
+
+def bert_blocks(layers: str, norms: tuple[str, str], mlp: dict[str, str]) -> list[Rule]:
+    """Blocks with `attention.attention.query` and its like; `mlp` maps our modules to theirs."""
+    attention = f"{layers}.{{i}}.attention"
+    return [
+        *parts(
+            "blocks.{i}.attn.qkv",
+            [f"{attention}.attention.{part}" for part in ("query", "key", "value")],
+        ),
+        *modules(
+            {
+                "blocks.{i}.attn.proj": f"{attention}.output.dense",
+                "blocks.{i}.norm1": f"{layers}.{{i}}.{norms[0]}",
+                "blocks.{i}.norm2": f"{layers}.{{i}}.{norms[1]}",
+                **{
+                    f"blocks.{{i}}.{ours}": f"{layers}.{{i}}.{theirs}"
+                    for ours, theirs in mlp.items()
+                },
+            }
+        ),
+    ]
+
+
+def cannot(config: ViTConfig, allowed: Json, *, who: str) -> list[str]:
+    """A reason for each field that has another value than the ones the format knows."""
+    return [
+        f"{name} {getattr(config, name)!r} ({who} has only "
+        f"{' or '.join(repr(v) for v in _choices(values))})"
+        for name, values in allowed.items()
+        if getattr(config, name) not in _choices(values)
+    ]
+
+
+def remarks(config: ViTConfig) -> list[str]:
+    """What transformers does otherwise without changing outputs at the native size."""
+    found = []
+    if config.pos_embed == "learned" and config.pos_embed_antialias:
+        found.append("at other image sizes transformers resamples positions without antialias")
+    if config.drop_path:
+        found.append(f"drop_path {config.drop_path}, which acts in training alone, is not kept")
+    return found
+
+
+def _choices(values: Any) -> Iterable[Any]:
+    return values if isinstance(values, list) else [values]
+
+
+def _side(size: Any) -> int:
+    if isinstance(size, dict):
+        return int(size.get("shortest_edge") or size.get("height") or 0)
+    return int(size if isinstance(size, int) else size[0])

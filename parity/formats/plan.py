@@ -1,0 +1,74 @@
+"""A conversion tensor by tensor: what a target tensor needs is read, reshaped and handed over."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from parity.formats.table import Line, their_shapes
+from vit_spec.parameters import Shapes, check_shapes
+
+Read = Callable[[str], np.ndarray]
+
+
+class Reader:
+    """Arrays under other names; one line of the table is held at a time."""
+
+    def __init__(self, table: Sequence[Line], read: Read, *, inward: bool):
+        self._read = read
+        self._inward = inward
+        self._line = {
+            name: line for line in table for name in (line.ours if inward else line.theirs)
+        }
+        self._held: tuple[Line | None, dict[str, np.ndarray]] = (None, {})
+
+    def __call__(self, name: str) -> np.ndarray:
+        """The array `name` of the other side."""
+        line = self._line[name]
+        if self._held[0] is not line:
+            self._held = (None, {})  # free it before the next is read
+            sources, names = (line.theirs, line.ours) if self._inward else (line.ours, line.theirs)
+            apply = line.op.to_torch if self._inward else line.op.to_jax
+            arrays = apply(tuple(self._read(source) for source in sources))
+            self._held = (line, dict(zip(names, arrays, strict=True)))
+        return self._held[1][name]
+
+
+def check_inward(table: Sequence[Line], ours: Shapes, found: Shapes, *, where: str) -> None:
+    """Raises `ValueError` if a file has other tensors than a table, all in one message."""
+    _once(table, ours)
+    check_shapes(their_shapes(table, ours), found, where=where)
+
+
+def order(source: Sequence[Line] | None, target: Sequence[Line] | None, ours: Shapes) -> list[str]:
+    """Names of the target in the order in which the source is read once from start to end."""
+    place = {name: k for k, name in enumerate(ours)}
+    if source is not None:
+        place = {name: k for k, line in enumerate(source) for name in line.ours}
+    if target is None:
+        return sorted(place, key=place.__getitem__)
+    first = sorted(target, key=lambda line: min((place[n] for n in line.ours), default=-1))
+    return [name for line in first for name in line.theirs]
+
+
+def dtypes(table: Sequence[Line], given: Mapping[str, np.dtype], *, inward: bool) -> dict:
+    """The dtype of each tensor of the other side: that of the first tensor it is made of."""
+    usual = next(iter(given.values()))
+    return {
+        name: next((given[n] for n in (line.theirs if inward else line.ours)), usual)
+        for line in table
+        for name in (line.ours if inward else line.theirs)
+    }
+
+
+def _once(table: Sequence[Line], ours: Shapes) -> None:
+    for side in ("ours", "theirs"):
+        names = [name for line in table for name in getattr(line, side)]
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        if twice:
+            raise ValueError(f"the table has {', '.join(twice)} twice: remove one of the rules")
+    made = {name for line in table for name in line.ours}
+    if lacking := [name for name in ours if name not in made]:
+        raise ValueError(
+            f"the table has no rule for {', '.join(lacking[:6])}: the format cannot hold the model"
+        )

@@ -1,0 +1,168 @@
+"""timm's vision transformers: our names are theirs, so only config.json has to be told apart.
+
+Source: `save_config_for_hf` in `timm/models/_hub.py`: architecture, model_args, pretrained_cfg.
+"""
+
+from typing import Any
+
+from parity.formats.format import Format, Given, Json, fields_of, needed, unlisted
+from parity.formats.huggingface import cannot
+from parity.formats.table import Rule
+from parity.formats.timm_names import facts
+from vit_spec import Header, Preprocessing, ViTConfig, parameters
+from vit_spec.preprocessing import INTERPOLATIONS
+
+POOLS = {"token": "token", "avg": "mean", "map": "map"}
+ARGUMENTS = {  # model_args: ours
+    "img_size": "image_size", "patch_size": "patch_size", "in_chans": "in_channels",
+    "num_classes": "num_classes", "embed_dim": "width", "depth": "depth", "num_heads": "num_heads",
+    "qkv_bias": "qkv_bias", "qk_norm": "qk_norm", "init_values": "layer_scale",
+    "class_token": "class_token", "reg_tokens": "num_registers", "fc_norm": "fc_norm",
+    "drop_path_rate": "drop_path",
+}  # fmt: skip
+IGNORED: Json = {  # said by shapes too, or about training
+    "mlp_ratio": ..., "no_embed_class": ..., "dynamic_img_size": ..., "strict_img_size": ...,
+    "weight_init": ..., "pre_norm": ..., "drop_rate": ..., "pos_drop_rate": ...,
+    "proj_drop_rate": ..., "attn_drop_rate": ..., "patch_drop_rate": ..., "fix_init": ...,
+    "final_norm": [True], "pos_embed": ["learn"], "proj_bias": [True], "norm_layer": [None],
+    "scale_attn_norm": [False], "scale_mlp_norm": [False], "pool_include_prefix": [False],
+    "dynamic_img_pad": [False],
+}  # fmt: skip
+EPS = {1e-6: "vit_base_patch16_224", 1e-5: "vit_base_patch16_clip_224"}
+"""An architecture that has the epsilon, which no argument of timm's sets from JSON."""
+
+
+def matches(given: Given) -> bool:
+    """Names an architecture of timm."""
+    return "architecture" in (given.config or {}) and "patch_embed.proj.weight" in given.shapes
+
+
+def table(config: ViTConfig) -> list[Rule]:
+    """Every name is its own."""
+    return [Rule(name, name) for name in parameters(config)]
+
+
+def config_from(given: Given) -> Header:
+    """Shapes first, then what the architecture's name, its arguments and the pooling say."""
+    config = needed(given.config, ("architecture",), where="a timm checkpoint")
+    pretrained = config.get("pretrained_cfg") or config
+    arguments = config.get("model_args") or {}
+    stated = [arguments.get("img_size"), (pretrained.get("input_size") or ())[1:]]
+    sizes = [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in stated if s]
+    fields = fields_of(given.shapes, where="a timm checkpoint", sizes=sizes)
+    fields = facts(str(config["architecture"]), fields["width"]) | fields
+    unlisted(
+        arguments, {*ARGUMENTS, "global_pool", "act_layer"}, IGNORED, where="timm's model_args"
+    )
+    pool = arguments.get("global_pool") or config.get("global_pool") or pretrained.get("pool")
+    if pool in POOLS:
+        fields["pool"] = POOLS[pool]
+    elif pool:
+        raise ValueError(f"global_pool {pool!r} is none of {', '.join(POOLS)}")
+    if "act_layer" in arguments:
+        fields["activation"] = arguments["act_layer"]
+    said = {ARGUMENTS[k]: v for k, v in arguments.items() if k in ARGUMENTS and v is not None}
+    said = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+    labels = config.get("label_names") or pretrained.get("label_names")
+    return Header(
+        config=ViTConfig.from_dict(fields | said),
+        preprocessing=_preprocessing(pretrained),
+        labels=tuple(labels) if isinstance(labels, list) else None,
+    )
+
+
+def config_to(header: Header) -> dict[str, Json]:
+    """config.json: `timm.create_model("local-dir:DIR", pretrained=True)` loads strictly."""
+    c, p = header.config, header.preprocessing
+    pool = next(theirs for theirs, ours in POOLS.items() if ours == c.pool)
+    arguments = {theirs: getattr(c, ours) for theirs, ours in ARGUMENTS.items()}
+    arguments |= {
+        "mlp_ratio": ratio(c),
+        "global_pool": pool,
+        "no_embed_class": not c.class_token_position,
+        "act_layer": c.activation,
+        "pre_norm": False,
+        "dynamic_img_size": True,
+    }
+    pretrained = {
+        "input_size": [c.in_channels, *c.image_shape],
+        "mean": list(p.mean),
+        "std": list(p.std),
+        "interpolation": p.interpolation,
+        "crop_pct": p.crop_fraction,
+        "crop_mode": "squash" if p.squash else "center",
+        "num_classes": c.num_classes,
+        "fixed_input_size": False,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    }
+    content: Json = {
+        "architecture": EPS[c.norm_eps],
+        "num_classes": c.num_classes,
+        "num_features": c.width,
+        "global_pool": pool,
+        "model_args": {k: _json(v) for k, v in arguments.items() if v is not None},
+        "pretrained_cfg": pretrained,
+    }
+    if header.labels is not None:
+        content["label_names"] = list(header.labels)
+    return {"config.json": content}
+
+
+def ratio(config: ViTConfig) -> float:
+    """`mlp_ratio`, of which timm takes `int(embed_dim * mlp_ratio)`."""
+    exact = config.mlp_width / config.width
+    return exact if int(config.width * exact) == config.mlp_width else exact * (1 + 1e-12)
+
+
+def expresses(config: ViTConfig) -> list[str]:
+    """Reasons why timm's `VisionTransformer` cannot hold a model."""
+    allowed: Json = {
+        "pos_embed": "learned", "representation_size": None, "norm_eps": list(EPS),
+        "pos_embed_interpolation": "bicubic",
+    }  # fmt: skip
+    return cannot(config, allowed, who="timm")
+
+
+def remarks(config: ViTConfig) -> list[str]:
+    """What is not the same away from the native size or in training."""
+    found = []
+    if not config.pos_embed_antialias:
+        found.append("at other image sizes timm resamples positions with antialias")
+    if config.dropout:
+        found.append(f"dropout {config.dropout}, which acts in training alone, is not kept")
+    return found
+
+
+def _preprocessing(pretrained: Json) -> Preprocessing:
+    mode = pretrained.get("crop_mode", "center")
+    if mode not in ("center", "squash"):
+        raise ValueError(f"crop_mode {mode!r} is neither 'center' nor 'squash'")
+    kernel = pretrained.get("interpolation", "bicubic")
+    if kernel not in INTERPOLATIONS:
+        raise ValueError(f"interpolation {kernel!r} is none of {', '.join(INTERPOLATIONS)}")
+    return Preprocessing(
+        mean=tuple(pretrained.get("mean", (0.5, 0.5, 0.5))),
+        std=tuple(pretrained.get("std", (0.5, 0.5, 0.5))),
+        interpolation=kernel,
+        crop_fraction=pretrained.get("crop_pct") or 0.875,
+        squash=mode == "squash",
+    )
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+FORMAT = Format(
+    name="timm",
+    kind="safetensors",
+    about="directory of timm, as `push_to_hf_hub` and `local-dir:` have it",
+    matches=matches,
+    config_from=config_from,
+    table=table,
+    config_to=config_to,
+    expresses=expresses,
+    remarks=remarks,
+    file="model.safetensors",
+)

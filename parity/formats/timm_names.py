@@ -1,0 +1,40 @@
+"""What a timm architecture's name says and its tensors do not: heads, epsilon, activation.
+
+Source: the entry points of `timm/models/vision_transformer.py` and `deit.py`, timm 1.0.31.
+"""
+
+import re
+from typing import Any
+
+HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16}  # by width; else 64 channels each
+OWN_HEADS = {"vit_base_patch16_gap_224": 16, "test_vit": 2, "test_vit2": 2}
+DINOV2_GIANT = 24  # heads of width 1536
+GELU_TANH = (
+    r"vit_(base_patch32|giantopt_patch16|so400m_patch16)_siglip_.*"
+    r"|vit_large_patch16_siglip_(gap_)?512"
+)
+OTHER = (  # another function under the same or similar names
+    r"aimv2.*|beit3.*|.*_xp_.*|.*radio.*|.*_rpn_.*|.*18x2.*|vit_d?p?wee_.*|vit_dlittle_.*"
+    r"|vit_intern.*|test_vit[34]|.*_prr.*"
+)
+
+
+def facts(name: str, width: int) -> dict[str, Any]:
+    """`num_heads`, `norm_eps` and `activation` of an architecture.
+
+    Raises `ValueError` for an architecture whose function is not that of a plain ViT.
+    """
+    if not re.match(r"(vit|deit|deit3|flexivit|test_vit)_?", name) or re.fullmatch(OTHER, name):
+        raise ValueError(
+            f"timm's {name} is not a plain ViT as this package has it, or not known to be: "
+            "give model=, a config of ours, if it is"
+        )
+    heads = OWN_HEADS.get(name) or (
+        DINOV2_GIANT if "giant" in name and width == 1536 and "siglip" not in name else None
+    )
+    activation = "quick_gelu" if "quickgelu" in name else "gelu"
+    return {
+        "num_heads": heads or HEADS.get(width) or max(1, width // 64),
+        "norm_eps": 1e-5 if "_clip_" in name else 1e-6,
+        "activation": "gelu_tanh" if re.fullmatch(GELU_TANH, name) else activation,
+    }
