@@ -3,7 +3,7 @@
 `FOREIGN` holds them by name; `parity.foreign` converts with them.
 """
 
-from parity.formats import augreg, big_vision, hf_vit, timm
+from parity.formats import augreg, big_vision, hf_flax_vit, hf_vit, timm, torchvision
 from parity.formats.format import Format, Given
 from parity.formats.table import Rule
 
@@ -15,6 +15,8 @@ FOREIGN: dict[str, Format] = {
         augreg.FORMAT,
         big_vision.FORMAT,
         big_vision.SCANNED,
+        hf_flax_vit.FORMAT,
+        torchvision.FORMAT,
     )
 }
 

@@ -18,7 +18,9 @@ MLP = {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
 
 def matches(given: Given) -> bool:
     """Says its config `vit`, and the names are those of PyTorch."""
-    return given.model_type == "vit" and any(n.endswith("cls_token") for n in given.shapes)
+    return given.model_type == "vit" and any(
+        name.endswith("embeddings.cls_token") for name in given.shapes
+    )
 
 
 def table(config: ViTConfig) -> list[Rule]:

@@ -1,4 +1,4 @@
-"""Names and layouts of Flax Linen's layers in tables: Dense, LayerNorm, Conv, attention by heads."""
+"""Flax Linen's layers in tables: names and layouts of Dense, LayerNorm, Conv and attention."""
 
 from parity.formats.table import Rule
 from parity.rules import Op, fused, heads, permute, same

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 import parity
+from parity.containers import Info, write
 from tests.parity.format_oracles import (
     BOUND,
     assert_same_bits,
     gap_of_ours,
     images,
     randomised,
+    tensors,
 )
 from tests.twin_models import relative_gap
 
@@ -110,3 +112,53 @@ def check_transformers(oracle, x, expected, format, tmp_path, capsys, same_bits=
         assert_same_bits(tmp_path / "theirs", back)
     again = parity.convert(back, tmp_path / "again")
     assert_same_bits(ours, again)
+
+
+@pytest.mark.parametrize(("name", "changes"), HF_VIT.values(), ids=HF_VIT)
+def test_hf_flax_vit(name, changes, tmp_path):
+    """Transformers 5 has no Flax: the tree is made by hand from a PyTorch model's weights."""
+    oracle, x, expected = transformers_model(name, "ViTConfig", changes)
+    oracle.save_pretrained(tmp_path / "torch")
+    tree = {}
+    for name, array in tensors(tmp_path / "torch").items():
+        *path, leaf = name.split(".")
+        if leaf == "weight" and array.ndim > 1:
+            leaf, axes = "kernel", (1, 0) if array.ndim == 2 else (2, 3, 1, 0)
+            array = array.transpose(axes)
+        elif leaf == "weight":
+            leaf = "scale"
+        tree["/".join([*path, leaf])] = array
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    infos = {name: Info.of(str(array.dtype), array.shape) for name, array in tree.items()}
+    write(theirs / "flax_model.msgpack", "msgpack", infos, tree.__getitem__)
+    (theirs / "config.json").write_text((tmp_path / "torch" / "config.json").read_text())
+    ours = parity.convert(theirs, tmp_path / "ours")
+    assert parity.inspect(theirs).format == "hf_flax_vit"
+    assert gap_of_ours(ours, x, expected) < BOUND
+    back = parity.convert(ours, tmp_path / "back", target="hf_flax_vit")
+    assert_same_bits(theirs, back)
+
+
+@pytest.mark.parametrize("changes", [{}, {"representation_size": 24}], ids=["plain", "pre_logits"])
+def test_torchvision(changes, tmp_path):
+    from torchvision.models import VisionTransformer
+
+    def oracle():
+        return VisionTransformer(
+            image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=128, mlp_dim=48,
+            num_classes=5, **changes,
+        ).double().eval()  # fmt: skip
+
+    model, x = randomised(oracle()), images()
+    torch.save(model.state_dict(), tmp_path / "theirs.pth")
+    with torch.no_grad():
+        expected = model(x)
+    ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours")
+    assert gap_of_ours(ours, x, expected) < BOUND
+    back = parity.convert(ours, tmp_path / "back.pth", target="torchvision")
+    loaded = oracle()
+    loaded.load_state_dict(torch.load(back, weights_only=True), strict=True)
+    with torch.no_grad():
+        assert relative_gap(loaded(x), expected) < BOUND
+    assert_same_bits(tmp_path / "theirs.pth", back)

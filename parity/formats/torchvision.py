@@ -1,0 +1,89 @@
+"""torchvision's `vit_b_16` and its like: `torchvision/models/vision_transformer.py`, 0.28."""
+
+import math
+
+from parity.formats.format import Format, Given, inferred
+from parity.formats.huggingface import cannot
+from parity.formats.table import Rule, modules
+from vit_spec import Header, Preprocessing, ViTConfig
+
+LAYER = "encoder.layers.encoder_layer_{i}"
+HEADS = {1280: 16}  # by width; else 64 channels each
+IMAGENET = Preprocessing(
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    interpolation="bilinear",
+    crop_fraction=224 / 256,
+)
+
+
+def matches(given: Given) -> bool:
+    """Has torchvision's fused attention in the first layer."""
+    return f"{LAYER.format(i=0)}.self_attention.in_proj_weight" in given.shapes
+
+
+def table(config: ViTConfig) -> list[Rule]:
+    """The last linear layer is `heads.head`, the tanh layer before it `heads.pre_logits`."""
+    return [
+        Rule("cls_token", "class_token"),
+        Rule("pos_embed", "encoder.pos_embedding"),
+        Rule("blocks.{i}.attn.qkv.weight", f"{LAYER}.self_attention.in_proj_weight"),
+        Rule("blocks.{i}.attn.qkv.bias", f"{LAYER}.self_attention.in_proj_bias"),
+        *modules(
+            {
+                "patch_embed.proj": "conv_proj",
+                "blocks.{i}.norm1": f"{LAYER}.ln_1",
+                "blocks.{i}.attn.proj": f"{LAYER}.self_attention.out_proj",
+                "blocks.{i}.norm2": f"{LAYER}.ln_2",
+                "blocks.{i}.mlp.fc1": f"{LAYER}.mlp.0",
+                "blocks.{i}.mlp.fc2": f"{LAYER}.mlp.3",
+                "norm": "encoder.ln",
+                "pre_logits.fc": "heads.pre_logits",
+                "head": "heads.head",
+            }
+        ),
+    ]
+
+
+def config_from(given: Given) -> Header:
+    """Shapes say all but the heads, which have 64 channels (80 in `vit_h_14`)."""
+    fields = inferred(table(ViTConfig()), given.shapes, where="the torchvision file")
+    fields["num_heads"] = heads_of(fields["width"])
+    return Header(config=ViTConfig.from_dict(fields), preprocessing=IMAGENET)
+
+
+def heads_of(width: int) -> int:
+    """Attention heads of the published model of a width."""
+    return HEADS.get(width) or max(1, width // 64)
+
+
+def expresses(config: ViTConfig) -> list[str]:
+    """Reasons why torchvision's ViT cannot compute a model."""
+    allowed = {
+        "class_token": True, "num_registers": 0, "pos_embed": "learned", "pool": "token",
+        "class_token_position": True, "fc_norm": False, "qk_norm": False, "layer_scale": None,
+        "qkv_bias": True, "activation": "gelu", "norm_eps": 1e-6, "in_channels": 3,
+    }  # fmt: skip
+    reasons = cannot(config, allowed, who="torchvision's ViT")
+    patches = math.prod(config.grid)
+    if math.isqrt(patches) ** 2 != patches or config.patch_shape[0] != config.patch_shape[1]:
+        reasons.append("images or patches that are not square")
+    if not config.num_classes:
+        reasons.append("num_classes 0 (its head is always there)")
+    if config.num_heads != heads_of(config.width):
+        reasons.append(
+            f"num_heads {config.num_heads} (the file says none, and width {config.width} stands "
+            f"for {heads_of(config.width)})"
+        )
+    return reasons
+
+
+FORMAT = Format(
+    name="torchvision",
+    kind="torch",
+    about="state dict of torchvision's vit_b_16 and its like",
+    matches=matches,
+    config_from=config_from,
+    table=table,
+    expresses=expresses,
+)

@@ -1,0 +1,86 @@
+"""The npz trees of Google Research, against Linen modules that compute with them."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+import parity
+import vit_torch
+from parity.inputs import random_state
+from tests.oracles.linen_trees import LinenViT, apply, stacked, tree
+from tests.parity.format_oracles import BOUND, assert_same_bits, gap_of_ours, images, tensors
+from tests.twin_models import TINY, relative_gap
+
+AUGREG = {"plain": {}, "pre_logits": {"pre_logits": 24}}
+BIG_VISION = {
+    "class_token": {},
+    "mean": {"pool": "gap", "pre_logits": 24},
+    "attention_pool": {"pool": "map"},
+}
+X = images()
+NHWC = X.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("options", AUGREG.values(), ids=AUGREG)
+def test_augreg(options, tmp_path, x64):
+    check(LinenViT("augreg", **options), "augreg", lambda params: params, tmp_path)
+
+
+@pytest.mark.parametrize("options", BIG_VISION.values(), ids=BIG_VISION)
+def test_big_vision(options, tmp_path, x64):
+    check(LinenViT("big_vision", **options), "big_vision", prefixed, tmp_path)
+
+
+@pytest.mark.parametrize("options", BIG_VISION.values(), ids=BIG_VISION)
+def test_big_vision_stacked(options, tmp_path, x64):
+    model = LinenViT("big_vision", **options)
+    check(model, "big_vision_scan", lambda params: prefixed(stacked(params)), tmp_path)
+
+
+def prefixed(params):
+    return {f"params/{name}": array for name, array in params.items()}
+
+
+def check(model, format, published, tmp_path):
+    """In, compared with the Linen module, out, and the same bits for that module to load."""
+    params = tree(model)
+    np.savez(tmp_path / "theirs.npz", **published(params))
+    ours = parity.convert(tmp_path / "theirs.npz", tmp_path / "ours")
+    assert parity.inspect(tmp_path / "theirs.npz").format == format
+    assert gap_of_ours(ours, X, torch.tensor(apply(model, params, NHWC))) < BOUND
+    back = parity.convert(ours, tmp_path / "back.npz", target=format)
+    assert_same_bits(tmp_path / "theirs.npz", back)
+
+
+def test_big_vision_takes_the_position_of_the_class_token_into_the_token(tmp_path, x64):
+    config = TINY.replace(activation="gelu_tanh", num_classes=5, mlp_width=48)
+    ours = vit_torch.api.from_state(config, random_state(config, 0))
+    vit_torch.save(ours, tmp_path / "ours")
+    file = parity.convert(tmp_path / "ours", tmp_path / "x.npz", target="big_vision")
+    params = {name.removeprefix("params/"): array for name, array in tensors(file).items()}
+    with torch.no_grad():
+        expected = ours(X)
+    assert relative_gap(apply(LinenViT("big_vision"), params, NHWC), expected) < BOUND
+    again = parity.convert(file, tmp_path / "again")
+    assert_same_bits(
+        file, parity.convert(again, tmp_path / "twice.npz", target="big_vision")
+    )  # folded once, it stays
+
+
+def test_bfloat16_crosses_bit_for_bit(tmp_path, x64):
+    params = prefixed(tree(LinenViT("big_vision")))
+    np.savez(tmp_path / "x.npz", **{n: a.astype(ml_dtypes.bfloat16) for n, a in params.items()})
+    ours = parity.convert(tmp_path / "x.npz", tmp_path / "ours")
+    assert vit_torch.load(ours).head.weight.dtype == torch.bfloat16
+    back = parity.convert(ours, tmp_path / "back.npz", target="big_vision")
+    assert_same_bits(tmp_path / "x.npz", back)
+
+
+def test_a_target_that_cannot_hold_the_model_says_every_reason(tmp_path):
+    config = TINY.replace(layer_scale=0.1, qkv_bias=False)
+    vit_torch.save(vit_torch.create(config), tmp_path / "ours")
+    message = r"augreg cannot hold this model: .*layer_scale 0.1 .*qkv_bias False .*activation"
+    with pytest.raises(ValueError, match=message):
+        parity.convert(tmp_path / "ours", tmp_path / "x.npz", target="augreg")
+    assert not (tmp_path / "x.npz").exists()
