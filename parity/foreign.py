@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,6 @@ from vit_spec import Header, checkpoint, parameters
 from vit_spec.parameters import Shapes, check_shapes
 
 OURS = ("vitwin", "safetensors")
-FILES = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-    "pytorch_model.bin.index.json", "flax_model.msgpack", "open_clip_model.safetensors",
-)  # fmt: skip
 PREPROCESSOR = "preprocessor_config.json"
 
 
@@ -36,13 +32,9 @@ class Source:
 
 
 def weights_file(path: Path) -> Path:
-    """The file with the weights of a checkpoint. Raises `FileNotFoundError` if there is none."""
-    if not path.is_dir():
-        return path
-    for name in FILES:
-        if (path / name).is_file():
-            return path / name
-    raise FileNotFoundError(f"{path} has none of {', '.join(FILES)}: name the file itself")
+    """The file with the weights of a checkpoint."""
+    with containers.opened(path) as opened:
+        return opened.path
 
 
 def tell(path: Path) -> str:
@@ -94,16 +86,17 @@ def opened_as(path: Path, format: str, header: Header | None) -> Iterator[Source
     form = FOREIGN[format]
     with containers.opened(path) as opened:
         given = _given(path, opened)
+        places = form.places(given)
+        given = replace(given, shapes={n: given.shapes[place] for n, place in places.items()})
         header = header or form.config_from(given)
         config = header.config
         lines, ours = form.rules(config), parameters(config)
-        shapes = form.without_ignored(given.shapes, config)
-        check_inward(lines, ours, shapes, where=f"{path} ({format})")
-        found = {name: np.dtype(opened.tensors[name].dtype) for name in shapes}
+        check_inward(lines, ours, given.shapes, where=f"{path} ({format})")
+        found = {n: np.dtype(opened.tensors[place].dtype) for n, place in places.items()}
         yield Source(
             header=header,
             dtypes=dtypes(lines, found, inward=True),
-            read=Reader(lines, opened.read, inward=True),
+            read=Reader(lines, lambda name: opened.read(places[name]), inward=True),
             lines=lines,
         )
 
@@ -147,14 +140,13 @@ def write(dst: Path, format: str, source: Source) -> None:
     name = checkpoint.WEIGHTS if form is None else form.file
     metadata = {"format": "pt"} | ({"vitwin": header.to_json()} if form is None else {})
     kind = "safetensors" if form is None else form.kind
-    with checkpoint.replacing(dst / name if directory and name else dst) as temporary:
-        containers.write(
-            temporary,
-            kind,
-            target.infos,
-            target.read,
-            metadata=metadata if kind == "safetensors" else None,
-        )
+    containers.write(
+        dst / name if directory and name else dst,
+        kind,
+        target.infos,
+        target.read,
+        metadata=metadata if kind == "safetensors" else None,
+    )
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
     if format == "vitwin":
         texts = {checkpoint.CONFIG: header.to_json()}
@@ -208,6 +200,7 @@ def _given(path: Path, opened: Any) -> Given:
             raise ValueError(f"{file} is not JSON: {error}") from error
     return Given(
         shapes={name: tuple(info.shape) for name, info in opened.tensors.items()},
+        kind=opened.kind,
         config=opened.config,
         preprocessor=preprocessor,
         metadata=opened.metadata or {},

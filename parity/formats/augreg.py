@@ -7,7 +7,7 @@ the class token.
 import math
 
 from parity.formats.format import Format, Given, inferred
-from parity.formats.huggingface import cannot
+from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm
 from parity.formats.table import Rule
 from vit_spec import Header, Preprocessing, ViTConfig
@@ -49,12 +49,8 @@ def config_from(given: Given) -> Header:
 
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why the original code cannot compute a model."""
-    allowed = {
-        "class_token": True, "num_registers": 0, "pos_embed": "learned", "pool": "token",
-        "class_token_position": True, "fc_norm": False, "qk_norm": False, "layer_scale": None,
-        "qkv_bias": True, "norm_eps": 1e-6, "activation": "gelu_tanh",
-    }  # fmt: skip
-    reasons = cannot(config, allowed, who="google-research/vision_transformer")
+    other = {"representation_size": ..., "norm_eps": 1e-6, "activation": "gelu_tanh"}
+    reasons = cannot(config, other, who="google-research/vision_transformer")
     patches = math.prod(config.grid)
     if math.isqrt(patches) ** 2 != patches:
         reasons.append(f"image_size {config.image_size!r} (the file says only square grids)")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from parity.formats.format import Format, Given, depth_of, fields_of
-from parity.formats.huggingface import cannot
+from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm, pooling
 from parity.formats.table import Rule, lines, our_shapes, stack
 from parity.rules import Arrays, Op
@@ -99,12 +99,11 @@ def config_from(is_stacked: bool) -> Callable[[Given], Header]:
 
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why big_vision's ViT cannot compute a model."""
-    allowed = {
-        "num_registers": 0, "pos_embed": ["learned", "sincos2d"], "fc_norm": False,
-        "qk_norm": False, "layer_scale": None, "qkv_bias": True, "norm_eps": 1e-6,
-        "activation": "gelu_tanh",
+    other = {
+        "class_token": ..., "class_token_position": ..., "pool": ..., "norm_eps": 1e-6,
+        "pos_embed": ["learned", "sincos2d"], "representation_size": ..., "activation": "gelu_tanh",
     }  # fmt: skip
-    reasons = cannot(config, allowed, who="big_vision")
+    reasons = cannot(config, other, who="big_vision")
     if config.class_token and config.pool != "token":
         reasons.append(f"class_token with pool {config.pool!r} (its class token is the pool)")
     patches = math.prod(config.grid)

@@ -23,6 +23,7 @@ class Given:
     """All that a checkpoint says of itself, without its values."""
 
     shapes: Shapes
+    kind: str = ""  # of container
     config: Json | None = None  # of config.json
     preprocessor: Json | None = None  # of preprocessor_config.json
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +48,8 @@ class Format:
     expresses: Callable[[ViTConfig], list[str]] = lambda config: []  # reasons why it cannot
     remarks: Callable[[ViTConfig], list[str]] = lambda config: []  # what is not the same, and is no
     # refusal: behaviour in training or at other image sizes, tensors that are folded
-    ignored: Callable[[ViTConfig], tuple[str, ...]] = lambda config: ()  # buffers, patterns
+    ignored: tuple[str, ...] = ()  # patterns of names that are no part of the model
+    aliases: Callable[[Given], Mapping[str, str]] = lambda given: {}  # name in the file -> in table
     file: str | None = None  # of the weights, if the format is a directory
 
     def rules(self, config: ViTConfig) -> list[Line]:
@@ -57,10 +59,14 @@ class Format:
             line for line in lines(self.table(config), config.depth) if set(line.ours) <= set(ours)
         ]
 
-    def without_ignored(self, shapes: Shapes, config: ViTConfig) -> Shapes:
-        """The tensors that the table must account for."""
-        patterns = [re.compile(pattern) for pattern in self.ignored(config)]
-        return {n: s for n, s in shapes.items() if not any(p.fullmatch(n) for p in patterns)}
+    def places(self, given: Given) -> dict[str, str]:
+        """Name in the table -> name in the file, of the tensors that the table must account for."""
+        aliases = self.aliases(given)
+        return {
+            aliases.get(name, name): name
+            for name in given.shapes
+            if not any(re.fullmatch(pattern, name) for pattern in self.ignored)
+        }
 
 
 def unlisted(
@@ -111,7 +117,7 @@ def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = 
     The image has the first of `sizes` that has as many patches as there are positions, or it is
     taken to be square.
     """
-    lacking = [n for n in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight") if n not in shapes]
+    lacking = [n for n in ("patch_embed.proj.weight", "blocks.0.mlp.fc2.weight") if n not in shapes]
     if lacking:
         raise ValueError(f"{where} has nothing that becomes {' or '.join(lacking)}")
     width, channels, *patch = shapes["patch_embed.proj.weight"]
@@ -121,7 +127,12 @@ def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = 
         "in_channels": channels,
         "patch_size": patch[0] if patch[0] == patch[1] else tuple(patch),
         "depth": 1 + max(blocks),
-        "mlp_width": shapes["blocks.0.mlp.fc1.weight"][0],
+        "mlp_width": shapes["blocks.0.mlp.fc2.weight"][1],
+        "mlp": _mlp(shapes),
+        "patch_bias": "patch_embed.proj.bias" in shapes,
+        "pre_norm": "norm_pre.weight" in shapes,
+        "distillation_token": "dist_token" in shapes,
+        "head_bias": "head.weight" not in shapes or "head.bias" in shapes,
         "num_classes": shapes["head.weight"][0] if "head.weight" in shapes else 0,
         "class_token": "cls_token" in shapes,
         "num_registers": shapes["reg_token"][1] if "reg_token" in shapes else 0,
@@ -130,6 +141,8 @@ def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = 
         "layer_scale": LAYER_SCALE if "blocks.0.ls1.gamma" in shapes else None,
         "fc_norm": "fc_norm.weight" in shapes,
     }
+    if fields["mlp"] != "mlp":
+        fields["activation"] = "silu"
     if "pre_logits.fc.weight" in shapes:
         fields["representation_size"] = shapes["pre_logits.fc.weight"][0]
     if fields["qk_norm"]:
@@ -141,12 +154,20 @@ def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = 
     return fields | _positions(shapes, fields, sizes, where)
 
 
+def _mlp(shapes: Shapes) -> str:
+    if "blocks.0.mlp.fc1_g.weight" in shapes:
+        return "swiglu"
+    first = shapes.get("blocks.0.mlp.fc1.weight", (0,))[0]
+    return "swiglu_packed" if first == 2 * shapes["blocks.0.mlp.fc2.weight"][1] else "mlp"
+
+
 def _positions(shapes: Shapes, fields: Json, sizes: Sequence[tuple[int, int]], where: str) -> Json:
     patch = fields["patch_size"]
     p, q = (patch, patch) if isinstance(patch, int) else patch
     if "pos_embed" not in shapes:
         return {"image_size": side_or_pair(sizes[0])} if sizes else {}
     rows, token = shapes["pos_embed"][1], bool(fields["class_token"])
+    rows -= fields["distillation_token"]
     for height, width in sizes:
         patches = (height // p) * (width // q)
         if patches == rows or (token and patches + 1 == rows):

@@ -6,6 +6,7 @@ tanh layer: without a head, both return it.
 
 from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json
+from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules
 from vit_spec import Header, Preprocessing, ViTConfig
 
@@ -87,11 +88,8 @@ def config_to(header: Header) -> dict[str, Json]:
 
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why `ViTModel` cannot hold a model."""
-    allowed: Json = {
-        "class_token": True, "num_registers": 0, "pos_embed": "learned", "pool": "token",
-        "class_token_position": True, "fc_norm": False, "qk_norm": False, "layer_scale": None,
-    }  # fmt: skip
-    reasons = hf.cannot(config, allowed, who="transformers' ViT")
+    other = {"qkv_bias": ..., "representation_size": ...}
+    reasons = cannot(config, other, who="transformers' ViT")
     if config.num_classes and config.representation_size:
         reasons.append("representation_size with a head (its classifier takes no pooler)")
     return reasons

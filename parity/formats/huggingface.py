@@ -4,7 +4,6 @@ Sources: `configuration_utils.py` and `image_processing_*.py` of transformers 4.
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from parity.formats.format import Given, Json, needed, unlisted
@@ -163,28 +162,20 @@ def bert_blocks(layers: str, norms: tuple[str, str], mlp: dict[str, str]) -> lis
     ]
 
 
-def cannot(config: ViTConfig, allowed: Json, *, who: str) -> list[str]:
-    """A reason for each field that has another value than the ones the format knows."""
-    return [
-        f"{name} {getattr(config, name)!r} ({who} has only "
-        f"{' or '.join(repr(v) for v in _choices(values))})"
-        for name, values in allowed.items()
-        if getattr(config, name) not in _choices(values)
-    ]
-
-
-def remarks(config: ViTConfig) -> list[str]:
+def remarks(config: ViTConfig, *, antialias: bool = False) -> list[str]:
     """What transformers does otherwise without changing outputs at the native size."""
     found = []
-    if config.pos_embed == "learned" and config.pos_embed_antialias:
-        found.append("at other image sizes transformers resamples positions without antialias")
+    usual = (antialias, 0.0, "bicubic")
+    if config.pos_embed == "learned" and usual != (
+        config.pos_embed_antialias, config.pos_embed_offset, config.pos_embed_interpolation
+    ):  # fmt: skip
+        kind = "with" if antialias else "without"
+        found.append(
+            f"at other image sizes transformers resamples positions bicubic {kind} antialias"
+        )
     if config.drop_path:
         found.append(f"drop_path {config.drop_path}, which acts in training alone, is not kept")
     return found
-
-
-def _choices(values: Any) -> Iterable[Any]:
-    return values if isinstance(values, list) else [values]
 
 
 def _side(size: Any) -> int:

@@ -6,7 +6,7 @@ Source: `save_config_for_hf` in `timm/models/_hub.py`: architecture, model_args,
 from typing import Any
 
 from parity.formats.format import Format, Given, Json, fields_of, needed, unlisted
-from parity.formats.huggingface import cannot
+from parity.formats.limits import cannot
 from parity.formats.table import Rule
 from parity.formats.timm_names import facts
 from vit_spec import Header, Preprocessing, ViTConfig, parameters
@@ -29,7 +29,7 @@ IGNORED: Json = {  # said by shapes too, or about training
     "dynamic_img_pad": [False],
 }  # fmt: skip
 EPS = {1e-6: "vit_base_patch16_224", 1e-5: "vit_base_patch16_clip_224"}
-"""An architecture that has the epsilon, which no argument of timm's sets from JSON."""
+"""An architecture that has the epsilon."""
 
 
 def matches(given: Given) -> bool:
@@ -81,7 +81,7 @@ def config_to(header: Header) -> dict[str, Json]:
         "global_pool": pool,
         "no_embed_class": not c.class_token_position,
         "act_layer": c.activation,
-        "pre_norm": False,
+        "pre_norm": c.pre_norm,
         "dynamic_img_size": True,
     }
     pretrained = {
@@ -97,7 +97,7 @@ def config_to(header: Header) -> dict[str, Json]:
         "classifier": "head",
     }
     content: Json = {
-        "architecture": EPS[c.norm_eps],
+        "architecture": architecture(c),
         "num_classes": c.num_classes,
         "num_features": c.width,
         "global_pool": pool,
@@ -109,26 +109,47 @@ def config_to(header: Header) -> dict[str, Json]:
     return {"config.json": content}
 
 
+def architecture(config: ViTConfig) -> str:
+    """An architecture that has what no argument of timm's sets from JSON."""
+    if config.distillation_token:
+        return "deit_base_distilled_patch16_224"
+    return "vit_giant_patch14_dinov2" if config.mlp == "swiglu_packed" else EPS[config.norm_eps]
+
+
 def ratio(config: ViTConfig) -> float:
     """`mlp_ratio`, of which timm takes `int(embed_dim * mlp_ratio)`."""
-    exact = config.mlp_width / config.width
-    return exact if int(config.width * exact) == config.mlp_width else exact * (1 + 1e-12)
+    hidden = config.mlp_width * (2 if config.mlp == "swiglu_packed" else 1)
+    exact = hidden / config.width
+    return exact if int(config.width * exact) == hidden else exact * (1 + 1e-12)
 
 
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why timm's `VisionTransformer` cannot hold a model."""
-    allowed: Json = {
-        "pos_embed": "learned", "representation_size": None, "norm_eps": list(EPS),
-        "pos_embed_interpolation": "bicubic",
+    other = {
+        "class_token": ..., "distillation_token": ..., "num_registers": ..., "pool": ...,
+        "class_token_position": ..., "fc_norm": ..., "qkv_bias": ..., "qk_norm": ...,
+        "layer_scale": ..., "pre_norm": ..., "norm_eps": list(EPS), "mlp": ["mlp", "swiglu_packed"],
+        "activation": ..., "patch_bias": not config.pre_norm,
     }  # fmt: skip
-    return cannot(config, allowed, who="timm")
+    return cannot(config, other, who="timm") + _clashes(config)
+
+
+def _clashes(config: ViTConfig) -> list[str]:
+    """Fields that no one architecture of timm has together."""
+    gated, found = config.mlp == "swiglu_packed", []
+    if gated and (config.norm_eps != 1e-6 or config.distillation_token):
+        found.append("mlp 'swiglu_packed' with norm_eps 1e-05 or a distillation_token")
+    if config.distillation_token and config.norm_eps != 1e-6:
+        found.append("distillation_token with norm_eps 1e-05")
+    return found
 
 
 def remarks(config: ViTConfig) -> list[str]:
     """What is not the same away from the native size or in training."""
     found = []
-    if not config.pos_embed_antialias:
-        found.append("at other image sizes timm resamples positions with antialias")
+    how = (config.pos_embed_antialias, config.pos_embed_offset, config.pos_embed_interpolation)
+    if config.pos_embed == "learned" and how != (True, 0.0, "bicubic"):
+        found.append("at other image sizes timm resamples positions bicubic with antialias")
     if config.dropout:
         found.append(f"dropout {config.dropout}, which acts in training alone, is not kept")
     return found

@@ -3,7 +3,7 @@
 import math
 
 from parity.formats.format import Format, Given, inferred
-from parity.formats.huggingface import cannot
+from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules
 from vit_spec import Header, Preprocessing, ViTConfig
 
@@ -59,12 +59,10 @@ def heads_of(width: int) -> int:
 
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why torchvision's ViT cannot compute a model."""
-    allowed = {
-        "class_token": True, "num_registers": 0, "pos_embed": "learned", "pool": "token",
-        "class_token_position": True, "fc_norm": False, "qk_norm": False, "layer_scale": None,
-        "qkv_bias": True, "activation": "gelu", "norm_eps": 1e-6, "in_channels": 3,
+    other = {
+        "representation_size": ..., "activation": "gelu", "norm_eps": 1e-6, "in_channels": 3,
     }  # fmt: skip
-    reasons = cannot(config, allowed, who="torchvision's ViT")
+    reasons = cannot(config, other, who="torchvision's ViT")
     patches = math.prod(config.grid)
     if math.isqrt(patches) ** 2 != patches or config.patch_shape[0] != config.patch_shape[1]:
         reasons.append("images or patches that are not square")

@@ -28,6 +28,9 @@ TIMM = {
         "init_values": 0.1, "qk_norm": True, "qkv_bias": False, "act_layer": "gelu_tanh",
     },
     "no_head": {"num_classes": 0},
+    "norm_pre": {"architecture": "vit_base_patch16_clip_quickgelu_224"},
+    "gated": {"architecture": "vit_giant_patch14_reg4_dinov2", "reg_tokens": 4, "num_classes": 7},
+    "distilled": {"architecture": "deit_base_distilled_patch16_224"},
 }  # fmt: skip
 
 
