@@ -3,7 +3,17 @@
 `FOREIGN` holds them by name; `parity.foreign` converts with them.
 """
 
-from parity.formats import augreg, big_vision, hf_flax_vit, hf_vit, timm, torchvision
+from parity.formats import (
+    augreg,
+    big_vision,
+    hf_deit,
+    hf_dinov2,
+    hf_flax_vit,
+    hf_vit,
+    hf_vitmae,
+    timm,
+    torchvision,
+)
 from parity.formats.format import Format, Given
 from parity.formats.table import Rule
 
@@ -12,6 +22,10 @@ FOREIGN: dict[str, Format] = {
     for form in (
         timm.FORMAT,
         hf_vit.FORMAT,
+        hf_deit.FORMAT,
+        hf_dinov2.FORMAT,
+        hf_dinov2.WITH_REGISTERS,
+        hf_vitmae.FORMAT,
         augreg.FORMAT,
         big_vision.FORMAT,
         big_vision.SCANNED,

@@ -53,7 +53,7 @@ def config_from(given: Given) -> Header:
         **fields,
         num_classes=classes,
         mlp_width=attributes["intermediate_size"],
-        activation=hf.activation(attributes["hidden_act"]),  # pyright: ignore[reportArgumentType]
+        activation=hf.activation(attributes["hidden_act"]),
         norm_eps=attributes["layer_norm_eps"],
         qkv_bias=attributes["qkv_bias"],
         representation_size=pooler[0] if pooler and not classes else None,

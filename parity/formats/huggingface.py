@@ -58,7 +58,7 @@ def read(
     return attributes, {ours: attributes[theirs] for theirs, ours in SIZES.items()}
 
 
-def activation(value: Any) -> str:
+def activation(value: Any) -> Any:
     """Our name of `hidden_act`."""
     if value not in ACTIVATIONS:
         raise ValueError(f"hidden_act {value!r} is none of {', '.join(ACTIVATIONS)}")
@@ -162,7 +162,7 @@ def bert_blocks(layers: str, norms: tuple[str, str], mlp: dict[str, str]) -> lis
     ]
 
 
-def remarks(config: ViTConfig, *, antialias: bool = False) -> list[str]:
+def remarks(config: ViTConfig, *, antialias: bool = False, drop_path: bool = False) -> list[str]:
     """What transformers does otherwise without changing outputs at the native size."""
     found = []
     usual = (antialias, 0.0, "bicubic")
@@ -173,7 +173,7 @@ def remarks(config: ViTConfig, *, antialias: bool = False) -> list[str]:
         found.append(
             f"at other image sizes transformers resamples positions bicubic {kind} antialias"
         )
-    if config.drop_path:
+    if config.drop_path and not drop_path:
         found.append(f"drop_path {config.drop_path}, which acts in training alone, is not kept")
     return found
 

@@ -1,0 +1,140 @@
+"""Formats of transformers, against its own models: in, compared, out, loaded strictly, compared."""
+
+import pytest
+import torch
+
+import parity
+from parity.containers import Info, write
+from tests.parity.format_oracles import (
+    BOUND,
+    assert_same_bits,
+    gap_of_ours,
+    images,
+    randomised,
+    tensors,
+)
+from tests.twin_models import relative_gap
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+HF_VIT = {
+    "head": ("ViTForImageClassification", {"hidden_act": "gelu"}),
+    "pooler": ("ViTModel", {"hidden_act": "quick_gelu", "qkv_bias": False}),
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), HF_VIT.values(), ids=HF_VIT)
+def test_hf_vit(name, changes, tmp_path, capsys):
+    oracle, x, expected = transformers_model(name, "ViTConfig", changes)
+    check_transformers(oracle, x, expected, "hf_vit", tmp_path, capsys)
+
+
+def transformers_model(name, config, changes):
+    """A tiny random model of transformers, images, and what it returns for them."""
+    import transformers
+
+    fields = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,
+        "patch_size": 8, "num_labels": 5, "intermediate_size": 48,
+    } | changes  # fmt: skip
+    settings = getattr(transformers, config)(**fields, attn_implementation="sdpa")
+    oracle = randomised(getattr(transformers, name)(settings))
+    x = images(channels=settings.num_channels)
+    return oracle, x, outputs(oracle, x)
+
+
+def outputs(model, x):
+    """Logits, or what is pooled, or the class token of all patches in their order."""
+    order = {}
+    if model.config.model_type == "vit_mae":
+        model.config.mask_ratio = 0.0
+        order = {"noise": torch.arange(16.0).expand(len(x), -1)}
+    with torch.no_grad():
+        found = model(x, **order)
+    for name in ("logits", "image_embeds", "pooler_output"):
+        if getattr(found, name, None) is not None:
+            return getattr(found, name)
+    return found.last_hidden_state[:, 0]
+
+
+def check_transformers(oracle, x, expected, format, tmp_path, capsys, same_bits=True):
+    """In, compared, out, loaded strictly and without warnings, compared, and the same bits."""
+    oracle.save_pretrained(tmp_path / "theirs")
+    ours = parity.convert(tmp_path / "theirs", tmp_path / "ours")
+    assert parity.inspect(tmp_path / "theirs").format == format
+    assert gap_of_ours(ours, x, expected) < BOUND
+    back = parity.convert(ours, tmp_path / "back", target=format)
+    capsys.readouterr()
+    loaded, info = type(oracle).from_pretrained(
+        back, dtype=torch.float64, output_loading_info=True, attn_implementation="sdpa"
+    )
+    assert not any(info.values()), info
+    assert "UNEXPECTED" not in capsys.readouterr().err
+    assert relative_gap(outputs(loaded.eval(), x), expected) < BOUND
+    if same_bits:
+        assert_same_bits(tmp_path / "theirs", back)
+    again = parity.convert(back, tmp_path / "again")
+    assert_same_bits(ours, again)
+
+
+DEIT = {"gelu": {}, "tanh_no_bias": {"hidden_act": "gelu_new", "qkv_bias": False}}
+
+
+@pytest.mark.parametrize("changes", DEIT.values(), ids=DEIT)
+def test_hf_deit(changes, tmp_path, capsys):
+    oracle, x, expected = transformers_model(
+        "DeiTForImageClassificationWithTeacher", "DeiTConfig", changes
+    )
+    check_transformers(oracle, x, expected, "hf_deit", tmp_path, capsys)
+
+
+DINOV2 = {
+    "plain": ("Dinov2", {}),
+    "gated": ("Dinov2", {"use_swiglu_ffn": True, "layer_norm_eps": 1e-5}),
+    "registers": ("Dinov2WithRegisters", {"num_register_tokens": 3}),
+    "registers_gated": ("Dinov2WithRegisters", {"use_swiglu_ffn": True, "mlp_ratio": 2}),
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), DINOV2.values(), ids=DINOV2)
+def test_hf_dinov2(name, changes, tmp_path, capsys):
+    oracle, x, expected = transformers_model(f"{name}Model", f"{name}Config", changes)
+    with torch.no_grad():
+        oracle.embeddings.mask_token.zero_()  # which no model of ours has: it comes back as zero
+    format = "hf_dinov2_with_registers" if "Registers" in name else "hf_dinov2"
+    check_transformers(oracle, x, expected, format, tmp_path, capsys)
+
+
+MAE = {"encoder": {}, "quick_gelu": {"hidden_act": "quick_gelu", "qkv_bias": False}}
+
+
+@pytest.mark.parametrize("changes", MAE.values(), ids=MAE)
+def test_hf_vitmae(changes, tmp_path, capsys):
+    oracle, x, _ = transformers_model("ViTMAEModel", "ViTMAEConfig", changes | {"mask_ratio": 0.0})
+    check_transformers(oracle, x, outputs(oracle, x), "hf_vitmae", tmp_path, capsys)
+
+
+@pytest.mark.parametrize(("name", "changes"), HF_VIT.values(), ids=HF_VIT)
+def test_hf_flax_vit(name, changes, tmp_path):
+    """Transformers 5 has no Flax: the tree is made by hand from a PyTorch model's weights."""
+    oracle, x, expected = transformers_model(name, "ViTConfig", changes)
+    oracle.save_pretrained(tmp_path / "torch")
+    tree = {}
+    for name, array in tensors(tmp_path / "torch").items():
+        *path, leaf = name.split(".")
+        if leaf == "weight" and array.ndim > 1:
+            leaf, axes = "kernel", (1, 0) if array.ndim == 2 else (2, 3, 1, 0)
+            array = array.transpose(axes)
+        elif leaf == "weight":
+            leaf = "scale"
+        tree["/".join([*path, leaf])] = array
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    infos = {name: Info.of(str(array.dtype), array.shape) for name, array in tree.items()}
+    write(theirs / "flax_model.msgpack", "msgpack", infos, tree.__getitem__)
+    (theirs / "config.json").write_text((tmp_path / "torch" / "config.json").read_text())
+    ours = parity.convert(theirs, tmp_path / "ours")
+    assert parity.inspect(theirs).format == "hf_flax_vit"
+    assert gap_of_ours(ours, x, expected) < BOUND
+    back = parity.convert(ours, tmp_path / "back", target="hf_flax_vit")
+    assert_same_bits(theirs, back)
