@@ -105,6 +105,45 @@ def test_hf_dinov2(name, changes, tmp_path, capsys):
     check_transformers(oracle, x, expected, format, tmp_path, capsys)
 
 
+CLIP = {
+    "quick_gelu": ("CLIPVisionModel", {}),
+    "projection": ("CLIPVisionModelWithProjection", {"hidden_act": "gelu", "projection_dim": 24}),
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), CLIP.values(), ids=CLIP)
+def test_hf_clip(name, changes, tmp_path, capsys):
+    oracle, x, expected = transformers_model(name, "CLIPVisionConfig", changes)
+    check_transformers(oracle, x, expected, "hf_clip", tmp_path, capsys)
+
+
+SIGLIP = {"tanh": {}, "gelu": {"hidden_act": "gelu", "layer_norm_eps": 1e-5}}
+
+
+@pytest.mark.parametrize("changes", SIGLIP.values(), ids=SIGLIP)
+def test_hf_siglip(changes, tmp_path, capsys):
+    oracle, x, expected = transformers_model("SiglipVisionModel", "SiglipVisionConfig", changes)
+    check_transformers(oracle, x, expected, "hf_siglip", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("family", ["CLIP", "Siglip"])
+def test_the_vision_tower_of_both_towers_is_read(family, tmp_path):
+    import transformers
+
+    tower = {
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32,
+        "patch_size": 8, "intermediate_size": 48,
+    }  # fmt: skip
+    text = tower | {"vocab_size": 50000} if family == "CLIP" else tower
+    settings = getattr(transformers, f"{family}Config")(vision_config=tower, text_config=text)
+    oracle = randomised(getattr(transformers, f"{family}Model")(settings))
+    oracle.save_pretrained(tmp_path / "theirs")
+    with torch.no_grad():
+        expected = oracle.get_image_features(images()).pooler_output
+    ours = parity.convert(tmp_path / "theirs", tmp_path / "ours")
+    assert gap_of_ours(ours, images(), expected) < BOUND
+
+
 MAE = {"encoder": {}, "quick_gelu": {"hidden_act": "quick_gelu", "qkv_bias": False}}
 
 
