@@ -13,6 +13,7 @@ from parity.formats import (
     hf_siglip,
     hf_vit,
     hf_vitmae,
+    releases,
     timm,
     torchvision,
 )
@@ -35,6 +36,7 @@ FOREIGN: dict[str, Format] = {
         big_vision.SCANNED,
         hf_flax_vit.FORMAT,
         torchvision.FORMAT,
+        *releases.ALL,
     )
 }
 

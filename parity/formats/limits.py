@@ -1,5 +1,6 @@
 """What a target cannot hold: the plain ViT, and what a format has beside it."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,28 @@ def cannot(config: ViTConfig, other: Mapping[str, Any], *, who: str) -> list[str
         for name, values in (PLAIN | dict(other)).items()
         if values is not ... and getattr(config, name) not in _choices(values)
     ]
+
+
+HEADS = {1280: 16}  # by width; else 64 channels each
+
+
+def heads_of(width: int) -> int:
+    """Attention heads of the published models of a width, for files that do not say."""
+    return HEADS.get(width) or max(1, width // 64)
+
+
+def unusual(config: ViTConfig) -> list[str]:
+    """Reasons why a file of tensors alone could not be read back: heads and grid are not in it."""
+    found, heads = [], heads_of(config.width)
+    if config.num_heads != heads:
+        found.append(
+            f"num_heads {config.num_heads} (the file says none, and width {config.width} stands "
+            f"for {heads})"
+        )
+    patches = math.prod(config.grid)
+    if config.pos_embed == "learned" and math.isqrt(patches) ** 2 != patches:
+        found.append(f"image_size {config.image_size!r} (the file says only square grids)")
+    return found
 
 
 def _or(values: Any) -> str:

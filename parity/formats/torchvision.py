@@ -1,14 +1,11 @@
 """torchvision's `vit_b_16` and its like: `torchvision/models/vision_transformer.py`, 0.28."""
 
-import math
-
 from parity.formats.format import Format, Given, inferred
-from parity.formats.limits import cannot
+from parity.formats.limits import cannot, heads_of, unusual
 from parity.formats.table import Rule, modules
 from vit_spec import Header, Preprocessing, ViTConfig
 
 LAYER = "encoder.layers.encoder_layer_{i}"
-HEADS = {1280: 16}  # by width; else 64 channels each
 IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
@@ -52,27 +49,17 @@ def config_from(given: Given) -> Header:
     return Header(config=ViTConfig.from_dict(fields), preprocessing=IMAGENET)
 
 
-def heads_of(width: int) -> int:
-    """Attention heads of the published model of a width."""
-    return HEADS.get(width) or max(1, width // 64)
-
-
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why torchvision's ViT cannot compute a model."""
     other = {
         "representation_size": ..., "activation": "gelu", "norm_eps": 1e-6, "in_channels": 3,
     }  # fmt: skip
     reasons = cannot(config, other, who="torchvision's ViT")
-    patches = math.prod(config.grid)
-    if math.isqrt(patches) ** 2 != patches or config.patch_shape[0] != config.patch_shape[1]:
-        reasons.append("images or patches that are not square")
+    reasons += unusual(config)
+    if config.patch_shape[0] != config.patch_shape[1]:
+        reasons.append(f"patch_size {config.patch_size!r} (its patches are square)")
     if not config.num_classes:
         reasons.append("num_classes 0 (its head is always there)")
-    if config.num_heads != heads_of(config.width):
-        reasons.append(
-            f"num_heads {config.num_heads} (the file says none, and width {config.width} stands "
-            f"for {heads_of(config.width)})"
-        )
     return reasons
 
 

@@ -1,0 +1,164 @@
+"""State dicts of the original releases: DeiT, DeiT III, MAE, DINO, DINOv2. Names near to ours.
+
+Sources: `models.py` and `models_v2.py` of facebookresearch/deit, `models_vit.py` of mae,
+`vision_transformer.py` of dino and of dinov2. All have epsilon 1e-6, the exact GELU and 64 channels
+a head, or 80 for width 1280. Encoders of MAE and DINO without head have the same tensors.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from parity.formats.format import Format, Given, inferred
+from parity.formats.limits import cannot, heads_of, unusual
+from parity.formats.table import Rule, filled, leaves, modules
+from vit_spec import Header, Preprocessing, ViTConfig, parameters
+from vit_spec.parameters import Shapes
+
+IMAGENET = Preprocessing(
+    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=224 / 256
+)
+GAMMA = "blocks.{i}.gamma_"
+MODULES = (
+    "patch_embed.proj", "blocks.{i}.norm1", "blocks.{i}.attn.qkv", "blocks.{i}.attn.proj",
+    "blocks.{i}.norm2", "norm", "fc_norm", "head", "head_dist",
+)  # fmt: skip
+MLP = modules({name: name for name in ("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.fc2")})
+
+
+def usual(config: ViTConfig) -> list[Rule]:
+    """Names that all have, which are ours."""
+    names = [Rule(name, name) for name in ("cls_token", "dist_token", "pos_embed")]
+    return names + modules({name: name for name in MODULES})
+
+
+def plain(config: ViTConfig) -> list[Rule]:
+    """DeiT, MAE and DINO."""
+    return usual(config) + MLP
+
+
+def deit3(config: ViTConfig) -> list[Rule]:
+    """LayerScale under other names."""
+    scales = [Rule(f"blocks.{{i}}.ls{n}.gamma", f"{GAMMA}{n}") for n in (1, 2)]
+    return plain(config) + scales
+
+
+def dinov2(config: ViTConfig) -> list[Rule]:
+    """A gated MLP is `w12`, the gate in front, and `w3`; the token for masked training is zero."""
+    scales = [f"blocks.{{i}}.ls{n}.gamma" for n in (1, 2)]
+    gated = leaves("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.w12")
+    gated += leaves("blocks.{i}.mlp.fc2", "blocks.{i}.mlp.w3")
+    return [
+        *usual(config),
+        Rule("reg_token", "register_tokens"),
+        Rule((), "mask_token", filled((1, config.width))),
+        *(Rule(name, name) for name in scales),
+        *(gated if config.mlp == "swiglu_packed" else MLP),
+    ]
+
+
+def _format(
+    name: str,
+    about: str,
+    matches: Callable[[Shapes], bool],
+    table: Callable[[ViTConfig], list[Rule]],
+    other: Mapping[str, Any],
+    *,
+    preprocessing: Preprocessing = IMAGENET,
+    resampling: Callable[[Shapes], Mapping[str, Any]] = lambda shapes: {},
+    ignored: tuple[str, ...] = (),
+) -> Format:
+    def is_release(given: Given) -> bool:
+        own = given.kind == "torch" and "blocks.0.attn.qkv.weight" in given.shapes
+        return own and "architecture" not in (given.config or {}) and matches(given.shapes)
+
+    def config_from(given: Given) -> Header:
+        shapes = given.shapes
+        gated = "blocks.0.mlp.w12.weight" in shapes
+        widest = ViTConfig(mlp="swiglu_packed", activation="silu") if gated else ViTConfig()
+        fields = inferred(table(widest), shapes, where=f"the {name} file")
+        fields |= {"num_heads": heads_of(fields["width"]), **resampling(shapes)}
+        return Header(config=ViTConfig.from_dict(fields), preprocessing=preprocessing)
+
+    def expresses(config: ViTConfig) -> list[str]:
+        allowed = {"norm_eps": 1e-6, "activation": "gelu", "qkv_bias": ..., **other}
+        return cannot(config, allowed, who=name) + unusual(config)
+
+    def remarks(config: ViTConfig) -> list[str]:
+        said = resampling(dict(parameters(config)))
+        return [
+            f"at other image sizes the original resamples positions with {field} {value}"
+            for field, value in said.items()
+            if getattr(config, field) != value
+        ]
+
+    return Format(
+        name=name,
+        kind="torch",
+        about=about,
+        matches=is_release,
+        config_from=config_from,
+        table=table,
+        expresses=expresses,
+        remarks=remarks,
+        ignored=ignored,
+    )
+
+
+def _of_dinov2(shapes: Shapes) -> dict[str, Any]:
+    """The hub's settings: models with registers are resampled with antialias and no offset."""
+    registers = "register_tokens" in shapes or "reg_token" in shapes
+    return {"pos_embed_antialias": registers, "pos_embed_offset": 0.0 if registers else 0.1}
+
+
+HEADLESS = ("mask_token", "decoder_embed.weight", "head.weight", "blocks.0.gamma_1")
+
+DEIT = _format(
+    "deit",
+    "state dict of facebookresearch/deit, distilled or not",
+    lambda s: "head.weight" in s and "fc_norm.weight" not in s and "blocks.0.gamma_1" not in s,
+    plain,
+    {"distillation_token": ...},
+)
+DEIT3 = _format(
+    "deit3",
+    "state dict of facebookresearch/deit, DeiT III",
+    lambda s: "blocks.0.gamma_1" in s,
+    deit3,
+    {"layer_scale": ..., "class_token_position": False},
+    preprocessing=Preprocessing(mean=IMAGENET.mean, std=IMAGENET.std, crop_fraction=1.0),
+)
+MAE = _format(
+    "mae",
+    "state dict of facebookresearch/mae, fine-tuned; also read: pre-trained, its encoder",
+    lambda s: (
+        "fc_norm.weight" in s
+        or "decoder_embed.weight" in s
+        or not any(name in s for name in HEADLESS)
+    ),
+    plain,
+    {"fc_norm": ..., "pool": ["token", "mean"]},
+    ignored=(r"decoder_.*", r"mask_token"),
+)
+DINO = _format(
+    "dino",
+    "state dict of facebookresearch/dino, the backbone",
+    lambda s: not any(name in s for name in HEADLESS),
+    plain,
+    {"num_classes": 0},
+    resampling=lambda shapes: {"pos_embed_antialias": False, "pos_embed_offset": 0.1},
+)
+DINOV2 = _format(
+    "dinov2",
+    "state dict of facebookresearch/dinov2, with or without registers",
+    lambda s: len(s.get("mask_token", ())) == 2,
+    dinov2,
+    {
+        "num_classes": 0,
+        "num_registers": ...,
+        "layer_scale": ...,
+        "mlp": ["mlp", "swiglu_packed"],
+        "activation": ["gelu", "silu"],
+    },  # fmt: skip
+    resampling=_of_dinov2,
+)
+ALL = (DEIT, DEIT3, MAE, DINO, DINOV2)
