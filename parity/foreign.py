@@ -18,7 +18,7 @@ from vit_spec import Header, checkpoint, parameters
 from vit_spec.parameters import Shapes, check_shapes
 
 OURS = ("vitwin", "safetensors")
-PREPROCESSOR = "preprocessor_config.json"
+BESIDE = ("preprocessor_config.json", "open_clip_config.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,18 +191,18 @@ def _matching(given: Given) -> list[str]:
 
 def _given(path: Path, opened: Any) -> Given:
     folder = path if path.is_dir() else path.parent
-    file = folder / PREPROCESSOR
-    preprocessor = None
-    if file.is_file():
-        try:
-            preprocessor = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is not JSON: {error}") from error
+    files = {}
+    for file in (folder / name for name in BESIDE):
+        if file.is_file():
+            try:
+                files[file.name] = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{file} is not JSON: {error}") from error
     return Given(
         shapes={name: tuple(info.shape) for name, info in opened.tensors.items()},
         kind=opened.kind,
         config=opened.config,
-        preprocessor=preprocessor,
+        files=files,
         metadata=opened.metadata or {},
     )
 

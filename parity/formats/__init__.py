@@ -13,6 +13,7 @@ from parity.formats import (
     hf_siglip,
     hf_vit,
     hf_vitmae,
+    open_clip,
     releases,
     timm,
     torchvision,
@@ -36,6 +37,7 @@ FOREIGN: dict[str, Format] = {
         big_vision.SCANNED,
         hf_flax_vit.FORMAT,
         torchvision.FORMAT,
+        open_clip.FORMAT,
         *releases.ALL,
     )
 }

@@ -25,8 +25,13 @@ class Given:
     shapes: Shapes
     kind: str = ""  # of container
     config: Json | None = None  # of config.json
-    preprocessor: Json | None = None  # of preprocessor_config.json
+    files: Mapping[str, Json] = field(default_factory=dict)  # other JSON beside it, by file name
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def preprocessor(self) -> Json | None:
+        """Of preprocessor_config.json."""
+        return self.files.get("preprocessor_config.json")
 
     @property
     def model_type(self) -> Any:

@@ -4,6 +4,8 @@ Source: `modeling_flax_vit.py` of transformers 4.57, the last version with Flax.
 of `hf_vit` in Linen's names and layouts; config.json is the same.
 """
 
+from dataclasses import replace
+
 from parity.formats import hf_vit
 from parity.formats.format import Format, Given
 from parity.formats.linen import CONV, KERNEL
@@ -32,14 +34,7 @@ def config_from(given: Given) -> Header:
         base, _, leaf = name.replace("/", ".").rpartition(".")
         if leaf == "kernel" and base in ("classifier", "pooler.dense"):
             shapes[f"{base}.weight"] = shape[::-1]
-    return hf_vit.config_from(
-        Given(
-            shapes=shapes,
-            config=given.config,
-            preprocessor=given.preprocessor,
-            metadata=given.metadata,
-        )
-    )
+    return hf_vit.config_from(replace(given, shapes=shapes))
 
 
 def _linen(rule: Rule) -> Rule:

@@ -1,9 +1,11 @@
 """State dicts of original releases, against timm's models, which timm's own filter loads."""
 
+import json
 import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import parity
 from tests.parity.format_oracles import BOUND, assert_same_bits, gap_of_ours, images, randomised
@@ -73,3 +75,56 @@ def test_tensors_of_two_formats_name_both(tmp_path):
     torch.save(oracle.state_dict(), tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"is any of mae, dino .*say which with source="):
         parity.convert(tmp_path / "x.pth", tmp_path / "ours")
+
+
+OPEN_CLIP = {
+    "gelu": ("vit_base_patch16_clip_224", {}),
+    "quick_gelu": ("vit_base_patch16_clip_quickgelu_224", {"mlp_ratio": 2}),
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), OPEN_CLIP.values(), ids=OPEN_CLIP)
+def test_open_clip(name, changes, tmp_path):
+    """OpenAI's names, of which timm makes its own; `tests/oracles` has open_clip itself."""
+    import timm
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    arguments = {
+        "img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 1,
+        "mlp_ratio": 1.5, "num_classes": 24,
+    } | changes  # fmt: skip
+    oracle, x = randomised(timm.create_model(name, **arguments)), images()
+    with torch.no_grad():
+        oracle.head.bias.zero_()
+        expected = oracle(x)
+    published = {openai_name(n): a for n, a in oracle.state_dict().items() if n != "head.bias"}
+    published["visual.proj"] = published["visual.proj"].T.contiguous()
+    for key in ("visual.class_embedding", "visual.positional_embedding"):
+        published[key] = published[key].reshape(-1, 64).squeeze(0)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    save_file(published, theirs / "open_clip_model.safetensors")
+    model = {"quick_gelu": "quickgelu" in name, "vision_cfg": {"width": 64}}
+    (theirs / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+
+    ours = parity.convert(theirs, tmp_path / "ours")
+    assert gap_of_ours(ours, x, expected) < BOUND
+    back = parity.convert(ours, tmp_path / "back", target="open_clip")
+    loaded = timm.create_model(name, **arguments).double().eval()
+    state = checkpoint_filter_fn(load_file(back / "open_clip_model.safetensors"), loaded)
+    loaded.load_state_dict(state, strict=True)
+    with torch.no_grad():
+        assert relative_gap(loaded(x), expected) < BOUND
+    assert_same_bits(theirs, back)
+
+
+def openai_name(name):
+    """The name in OpenAI's release of a tensor of timm's."""
+    for pattern, replacement in {
+        r"cls_token": "class_embedding", r"pos_embed": "positional_embedding",
+        r"patch_embed\.proj": "conv1", r"head\.weight": "proj", r"norm_pre": "ln_pre",
+        r"^norm\.": "ln_post.", r"\.norm(\d)": r".ln_\1", r"^blocks": "transformer.resblocks",
+        r"attn\.proj": "attn.out_proj", r"qkv\.": "in_proj_", r"fc1": "c_fc", r"fc2": "c_proj",
+    }.items():  # fmt: skip
+        name = re.sub(pattern, replacement, name)
+    return f"visual.{name}"

@@ -1,0 +1,161 @@
+"""open_clip's vision tower: `VisionTransformer` in `open_clip/transformer.py`, 3.3.
+
+Of a checkpoint of both towers the visual one is read, and written alone. Layer norms have epsilon
+1e-5 there.
+"""
+
+from typing import Any
+
+from parity.formats.format import Format, Given, Json, inferred, unlisted
+from parity.formats.hf_clip import DEFAULT, remarks
+from parity.formats.limits import cannot
+from parity.formats.table import Rule, modules, reshaped
+from parity.rules import permute
+from vit_spec import Header, Preprocessing, ViTConfig
+
+CONFIG = "open_clip_config.json"
+LAYER = "visual.transformer.resblocks.{i}"
+TOWER: Json = {
+    "image_size": 224, "layers": 12, "width": 768, "patch_size": 16, "head_width": 64,
+    "mlp_ratio": 4.0, "ls_init_value": None, "pool_type": "tok", "no_ln_pre": False,
+}  # fmt: skip
+IGNORED: Json = {
+    "patch_dropout": ..., "output_tokens": ..., "input_patchnorm": [False], "eos_token_id": ...,
+    "global_average_pool": [False], "attentional_pool": [False], "final_ln_after_pool": [False],
+    "pos_embed_type": ["learnable"], "timm_model_name": [None], "norm_kwargs": [None, {}],
+    "act_kwargs": [None, {}],
+}  # fmt: skip
+
+
+def matches(given: Given) -> bool:
+    """Has the names of OpenAI's release, which open_clip keeps."""
+    return {"visual.class_embedding", "visual.conv1.weight"} <= set(given.shapes)
+
+
+def table(config: ViTConfig) -> list[Rule]:
+    """The projection is our head, transposed and without a bias."""
+    d = config.width
+    return [
+        Rule("cls_token", "visual.class_embedding", reshaped((1, 1, d), (d,))),
+        Rule("pos_embed", "visual.positional_embedding", reshaped((1, -1, d), (-1, d))),
+        Rule("patch_embed.proj.weight", "visual.conv1.weight"),
+        Rule("blocks.{i}.attn.qkv.weight", f"{LAYER}.attn.in_proj_weight"),
+        Rule("blocks.{i}.attn.qkv.bias", f"{LAYER}.attn.in_proj_bias"),
+        Rule("blocks.{i}.ls1.gamma", f"{LAYER}.ls_1.gamma"),
+        Rule("blocks.{i}.ls2.gamma", f"{LAYER}.ls_2.gamma"),
+        *modules(
+            {
+                "norm_pre": "visual.ln_pre",
+                "blocks.{i}.norm1": f"{LAYER}.ln_1",
+                "blocks.{i}.attn.proj": f"{LAYER}.attn.out_proj",
+                "blocks.{i}.norm2": f"{LAYER}.ln_2",
+                "blocks.{i}.mlp.fc1": f"{LAYER}.mlp.c_fc",
+                "blocks.{i}.mlp.fc2": f"{LAYER}.mlp.c_proj",
+                "norm": "visual.ln_post",
+            }
+        ),
+        Rule("head.weight", "visual.proj", permute(1, 0)),
+    ]
+
+
+def config_from(given: Given) -> Header:
+    """Sizes from the shapes; heads, activation and pooling from open_clip_config.json."""
+    content = given.files.get(CONFIG)
+    if content is None:
+        raise ValueError(
+            f"there is no {CONFIG} beside the file, so its activation is not known (OpenAI has "
+            "quick_gelu, most others gelu): give model=, a config, e.g. --model config.json"
+        )
+    model = content["model_cfg"]
+    unlisted(model.get("vision_cfg", {}), TOWER, IGNORED, where=f"vision_cfg of {CONFIG}")
+    tower = TOWER | model.get("vision_cfg", {})
+    if tower["pool_type"] != "tok":
+        raise ValueError(f"pool_type {tower['pool_type']!r} of {CONFIG}: only 'tok' is known")
+    width = given.shapes["visual.conv1.weight"][0]
+    fields = inferred(
+        table(ViTConfig(width=width, num_heads=1)), given.shapes, where="the open_clip file"
+    )
+    config = ViTConfig.from_dict(
+        fields
+        | {
+            "num_heads": width // tower["head_width"],
+            "activation": "quick_gelu" if model.get("quick_gelu") else "gelu",
+            "norm_eps": 1e-5,
+            "pos_embed_antialias": True,
+            "layer_scale": tower["ls_init_value"],
+        }
+    )
+    return Header(config=config, preprocessing=_preprocessing(content.get("preprocess_cfg") or {}))
+
+
+def config_to(header: Header) -> dict[str, Json]:
+    """open_clip_config.json; of the text tower there is nothing."""
+    c, p = header.config, header.preprocessing
+    size: Any = list(c.image_shape) if c.image_shape[0] != c.image_shape[1] else c.image_shape[0]
+    tower = {
+        "image_size": size,
+        "layers": c.depth,
+        "width": c.width,
+        "head_width": c.width // c.num_heads,
+        "patch_size": c.patch_shape[0],
+        "mlp_ratio": c.mlp_width / c.width,
+    }
+    if c.layer_scale is not None:
+        tower["ls_init_value"] = c.layer_scale
+    model = {
+        "embed_dim": c.num_classes,
+        "quick_gelu": c.activation == "quick_gelu",
+        "vision_cfg": tower,
+    }
+    preprocess = {
+        "mean": list(p.mean),
+        "std": list(p.std),
+        "interpolation": p.interpolation,
+        "resize_mode": "squash" if p.squash else "shortest",
+    }
+    return {CONFIG: {"model_cfg": model, "preprocess_cfg": preprocess}}
+
+
+def expresses(config: ViTConfig) -> list[str]:
+    """Reasons why open_clip's tower cannot hold a model."""
+    other = {
+        "patch_bias": False, "pre_norm": True, "head_bias": False, "norm_eps": 1e-5,
+        "activation": ["gelu", "quick_gelu"], "layer_scale": ..., "in_channels": 3,
+    }  # fmt: skip
+    reasons = cannot(config, other, who="open_clip")
+    if not config.num_classes:
+        reasons.append("num_classes 0 (its projection is always there)")
+    if config.patch_shape[0] != config.patch_shape[1]:
+        reasons.append(f"patch_size {config.patch_size!r} (its patches are square)")
+    ratio = config.mlp_width / config.width
+    if int(config.width * ratio) != config.mlp_width:
+        reasons.append(f"mlp_width {config.mlp_width} (no mlp_ratio gives it)")
+    return reasons
+
+
+def _preprocessing(content: Json) -> Preprocessing:
+    mode = content.get("resize_mode", "shortest")
+    if mode not in ("shortest", "squash"):
+        raise ValueError(f"resize_mode {mode!r} of {CONFIG} is neither 'shortest' nor 'squash'")
+    return Preprocessing(
+        mean=tuple(content.get("mean", DEFAULT.mean)),
+        std=tuple(content.get("std", DEFAULT.std)),
+        interpolation=content.get("interpolation", "bicubic"),
+        crop_fraction=1.0,
+        squash=mode == "squash",
+    )
+
+
+FORMAT = Format(
+    name="open_clip",
+    kind="safetensors",
+    about="directory of open_clip, its vision tower",
+    matches=matches,
+    config_from=config_from,
+    table=table,
+    config_to=config_to,
+    expresses=expresses,
+    remarks=lambda config: [r for r in remarks(config) if "resamples" not in r],
+    ignored=(r"(?!visual\.).*",),
+    file="open_clip_model.safetensors",
+)
