@@ -81,7 +81,7 @@ def certify_foreign(src: Path, dst: Path, formats: tuple[str, str], header: Head
             "tensors": {"weights": count},
             "same_bits": True,
             "state_sha256": digest,
-            "remarks": foreign.remarks(header, formats[1]),
+            "remarks": foreign.remarks(src, header, formats[1]),
             "versions": versions(PACKAGES),
             "date": now(),
         },

@@ -12,9 +12,10 @@ import numpy as np
 
 from parity import containers
 from parity.formats import FOREIGN, Format, Given
+from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order
 from parity.formats.table import their_shapes
-from vit_spec import Header, checkpoint, parameters
+from vit_spec import Header, checkpoint, parameters, training_state
 from vit_spec.parameters import Shapes, check_shapes
 
 OURS = ("vitwin", "safetensors")
@@ -116,8 +117,7 @@ def planned(source: Source, format: str) -> Target:
     if format in OURS:
         return _target(source.dtypes, ours, source.read, order(source.lines, None, ours))
     form = FOREIGN[format]
-    if reasons := form.expresses(config):
-        raise ValueError(f"{format} cannot hold this model: {'; '.join(reasons)}")
+    lost(source.header, form)
     lines = form.rules(config)
     theirs = their_shapes(lines, ours)
     check_inward(lines, ours, theirs, where=format)
@@ -155,9 +155,12 @@ def write(dst: Path, format: str, source: Source) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
-def remarks(header: Header, format: str) -> list[str]:
-    """What a target does otherwise where its outputs at the native size are the same."""
-    return FOREIGN[format].remarks(header.config) if format in FOREIGN else []
+def remarks(src: Path, header: Header, format: str) -> list[str]:
+    """What is not the same for who reads the target, where its outputs are."""
+    found = lost(header, FOREIGN[format]) if format in FOREIGN else []
+    if training_state.has_training(src):
+        found.append("the training state stays behind: the weights alone are converted")
+    return found
 
 
 def compared(

@@ -112,13 +112,6 @@ def expresses(config: ViTConfig) -> list[str]:
     return reasons
 
 
-def remarks(config: ViTConfig) -> list[str]:
-    """That the class token takes its position along."""
-    own = config.class_token and config.class_token_position and config.pos_embed == "learned"
-    text = "the class token's position is added to the token, as big_vision has none for it"
-    return [text] if own else []
-
-
 def _matches(pattern: str) -> Callable[[Given], bool]:
     return lambda given: any(re.fullmatch(pattern, name) for name in given.shapes)
 
@@ -133,7 +126,6 @@ def _format(name: str, about: str, is_stacked: bool) -> Format:
         config_from=config_from(is_stacked),
         table=scanned if is_stacked else plain,
         expresses=expresses,
-        remarks=remarks,
     )
 
 

@@ -51,8 +51,6 @@ class Format:
     table: Callable[[ViTConfig], list[Rule]]  # perhaps with rules for what the config lacks
     config_to: Callable[[Header], dict[str, Json]] = lambda header: {}  # file name -> JSON
     expresses: Callable[[ViTConfig], list[str]] = lambda config: []  # reasons why it cannot
-    remarks: Callable[[ViTConfig], list[str]] = lambda config: []  # what is not the same, and is no
-    # refusal: behaviour in training or at other image sizes, tensors that are folded
     ignored: tuple[str, ...] = ()  # patterns of names that are no part of the model
     aliases: Callable[[Given], Mapping[str, str]] = lambda given: {}  # name in the file -> in table
     file: str | None = None  # of the weights, if the format is a directory

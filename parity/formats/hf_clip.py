@@ -122,14 +122,6 @@ def expresses(config: ViTConfig) -> list[str]:
     return cannot(config, other, who="transformers' CLIP")
 
 
-def remarks(config: ViTConfig) -> list[str]:
-    """Resampling, and dropout, of which CLIP has none."""
-    found = hf.remarks(config)
-    if config.dropout:
-        found.append(f"dropout {config.dropout}, which acts in training alone, is not kept")
-    return found
-
-
 FORMAT = Format(
     name="hf_clip",
     kind="safetensors",
@@ -140,7 +132,6 @@ FORMAT = Format(
     table=table,
     config_to=config_to,
     expresses=expresses,
-    remarks=remarks,
     ignored=TEXT,
     aliases=aliases,
     file="model.safetensors",

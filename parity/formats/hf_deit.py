@@ -91,6 +91,5 @@ FORMAT = Format(
     table=table,
     config_to=config_to,
     expresses=expresses,
-    remarks=hf.remarks,
     file="model.safetensors",
 )

@@ -149,7 +149,6 @@ def _format(name: str, about: str, model_type: str) -> Format:
         table=table,
         config_to=config_to,
         expresses=expresses(registers),
-        remarks=lambda config: hf.remarks(config, antialias=registers, drop_path=True),
         file="model.safetensors",
     )
 

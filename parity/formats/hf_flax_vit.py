@@ -70,6 +70,5 @@ FORMAT = Format(
     table=table,
     config_to=hf_vit.config_to,
     expresses=hf_vit.expresses,
-    remarks=hf_vit.hf.remarks,
     file="flax_model.msgpack",
 )

@@ -107,7 +107,6 @@ FORMAT = Format(
     table=table,
     config_to=config_to,
     expresses=expresses,
-    remarks=hf_clip.remarks,
     ignored=hf_clip.TEXT,
     aliases=hf_clip.aliases,
     file="model.safetensors",

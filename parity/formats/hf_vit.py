@@ -104,6 +104,5 @@ FORMAT = Format(
     table=table,
     config_to=config_to,
     expresses=expresses,
-    remarks=hf.remarks,
     file="model.safetensors",
 )

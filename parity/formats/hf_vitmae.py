@@ -7,7 +7,6 @@ also in evaluation unless `mask_ratio` is 0. The decoder of ViTMAEForPreTraining
 from dataclasses import replace
 
 from parity.formats import hf_vit
-from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json
 from vit_spec import Header, ViTConfig
 
@@ -53,7 +52,6 @@ FORMAT = Format(
     table=hf_vit.table,
     config_to=config_to,
     expresses=expresses,
-    remarks=hf.remarks,
     ignored=(r"decoder\..*",),
     aliases=aliases,
     file="model.safetensors",

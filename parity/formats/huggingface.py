@@ -162,22 +162,6 @@ def bert_blocks(layers: str, norms: tuple[str, str], mlp: dict[str, str]) -> lis
     ]
 
 
-def remarks(config: ViTConfig, *, antialias: bool = False, drop_path: bool = False) -> list[str]:
-    """What transformers does otherwise without changing outputs at the native size."""
-    found = []
-    usual = (antialias, 0.0, "bicubic")
-    if config.pos_embed == "learned" and usual != (
-        config.pos_embed_antialias, config.pos_embed_offset, config.pos_embed_interpolation
-    ):  # fmt: skip
-        kind = "with" if antialias else "without"
-        found.append(
-            f"at other image sizes transformers resamples positions bicubic {kind} antialias"
-        )
-    if config.drop_path and not drop_path:
-        found.append(f"drop_path {config.drop_path}, which acts in training alone, is not kept")
-    return found
-
-
 def _side(size: Any) -> int:
     if isinstance(size, dict):
         return int(size.get("shortest_edge") or size.get("height") or 0)

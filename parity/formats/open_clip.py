@@ -7,7 +7,7 @@ Of a checkpoint of both towers the visual one is read, and written alone. Layer 
 from typing import Any
 
 from parity.formats.format import Format, Given, Json, inferred, unlisted
-from parity.formats.hf_clip import DEFAULT, remarks
+from parity.formats.hf_clip import DEFAULT
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules, reshaped
 from parity.rules import permute
@@ -155,7 +155,6 @@ FORMAT = Format(
     table=table,
     config_to=config_to,
     expresses=expresses,
-    remarks=lambda config: [r for r in remarks(config) if "resamples" not in r],
     ignored=(r"(?!visual\.).*",),
     file="open_clip_model.safetensors",
 )

@@ -11,7 +11,7 @@ from typing import Any
 from parity.formats.format import Format, Given, inferred
 from parity.formats.limits import cannot, heads_of, unusual
 from parity.formats.table import Rule, filled, leaves, modules
-from vit_spec import Header, Preprocessing, ViTConfig, parameters
+from vit_spec import Header, Preprocessing, ViTConfig
 from vit_spec.parameters import Shapes
 
 IMAGENET = Preprocessing(
@@ -83,14 +83,6 @@ def _format(
         allowed = {"norm_eps": 1e-6, "activation": "gelu", "qkv_bias": ..., **other}
         return cannot(config, allowed, who=name) + unusual(config)
 
-    def remarks(config: ViTConfig) -> list[str]:
-        said = resampling(dict(parameters(config)))
-        return [
-            f"at other image sizes the original resamples positions with {field} {value}"
-            for field, value in said.items()
-            if getattr(config, field) != value
-        ]
-
     return Format(
         name=name,
         kind="torch",
@@ -99,7 +91,6 @@ def _format(
         config_from=config_from,
         table=table,
         expresses=expresses,
-        remarks=remarks,
         ignored=ignored,
     )
 

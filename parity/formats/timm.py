@@ -144,17 +144,6 @@ def _clashes(config: ViTConfig) -> list[str]:
     return found
 
 
-def remarks(config: ViTConfig) -> list[str]:
-    """What is not the same away from the native size or in training."""
-    found = []
-    how = (config.pos_embed_antialias, config.pos_embed_offset, config.pos_embed_interpolation)
-    if config.pos_embed == "learned" and how != (True, 0.0, "bicubic"):
-        found.append("at other image sizes timm resamples positions bicubic with antialias")
-    if config.dropout:
-        found.append(f"dropout {config.dropout}, which acts in training alone, is not kept")
-    return found
-
-
 def _preprocessing(pretrained: Json) -> Preprocessing:
     mode = pretrained.get("crop_mode", "center")
     if mode not in ("center", "squash"):
@@ -184,6 +173,5 @@ FORMAT = Format(
     table=table,
     config_to=config_to,
     expresses=expresses,
-    remarks=remarks,
     file="model.safetensors",
 )
