@@ -57,14 +57,14 @@ def state(config):
 
 
 def test_transformers_reads_the_same_preprocessing(ours, tmp_path):
+    transformers = pytest.importorskip("transformers")
     from PIL import Image
-    from transformers import AutoImageProcessor
 
     from vit_data import load_image
 
     parity.convert(ours, tmp_path / "hf", target="hf_vit")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), "uint8"))
-    processor = AutoImageProcessor.from_pretrained(tmp_path / "hf", use_fast=False)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf", use_fast=False)
     theirs = processor(picture, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     header = checkpoint.read_header(ours)
     mine = load_image(np.asarray(picture), size=32, channels=3, preprocessing=header.preprocessing)

@@ -15,6 +15,7 @@ from tests.parity.format_oracles import (
 )
 from tests.twin_models import relative_gap
 
+transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 HF_VIT = {
@@ -31,8 +32,6 @@ def test_hf_vit(name, changes, tmp_path, capsys):
 
 def transformers_model(name, config, changes):
     """A tiny random model of transformers, images, and what it returns for them."""
-    import transformers
-
     fields = {
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,
         "patch_size": 8, "num_labels": 5, "intermediate_size": 48,
@@ -128,8 +127,6 @@ def test_hf_siglip(changes, tmp_path, capsys):
 
 @pytest.mark.parametrize("family", ["CLIP", "Siglip"])
 def test_the_vision_tower_of_both_towers_is_read(family, tmp_path):
-    import transformers
-
     tower = {
         "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32,
         "patch_size": 8, "intermediate_size": 48,
