@@ -260,13 +260,13 @@ def _formats(options: argparse.Namespace) -> int:
 def _variants(options: argparse.Namespace) -> int:
     aliases = {full: alias for alias, full in ALIASES.items()}
     print(
-        f"{'name':28} {'alias':12} {'width':>5} {'depth':>5} {'heads':>5} {'mlp':>5} "
+        f"{'name':44} {'alias':12} {'width':>5} {'depth':>5} {'heads':>5} {'mlp':>5} "
         f"{'parameters':>15}"
     )
     for name in variants():
         config = get(name)
         print(
-            f"{name:28} {aliases[name]:12} {config.width:5} {config.depth:5} {config.num_heads:5} "
+            f"{name:44} {aliases.get(name, ""):12} {config.width:5} {config.depth:5} {config.num_heads:5} "
             f"{config.mlp_width:5} {count_parameters(config):15,}"
         )
     return 0
