@@ -265,8 +265,9 @@ def _variants(options: argparse.Namespace) -> int:
     )
     for name in variants():
         config = get(name)
+        alias = aliases.get(name, "")
         print(
-            f"{name:44} {aliases.get(name, ""):12} {config.width:5} {config.depth:5} {config.num_heads:5} "
+            f"{name:44} {alias:12} {config.width:5} {config.depth:5} {config.num_heads:5} "
             f"{config.mlp_width:5} {count_parameters(config):15,}"
         )
     return 0
