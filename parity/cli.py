@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from parity import conversion_outputs as outputs
 from parity.certificate import certificate
 from parity.certificate_file import beside, to_json, writable, write_text
 from parity.certificate_file import read as read_certificate
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return getattr(options, "code", 0)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"parity: {_message(error)}", file=sys.stderr)
-        return USAGE
+        return MISMATCH if isinstance(error, outputs.Disagreement) else USAGE
     except Exception:  # a fault of this program, which is no mismatch
         traceback.print_exc()
         return USAGE
@@ -121,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         dest="certificate",
         action="store_false",
         help="do not read DST back, and write no certificate beside it",
+    )
+    conversion.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="compare bits alone, not the outputs of both sides; imports no framework",
     )
     conversion.set_defaults(run=_convert)
 
@@ -217,10 +224,13 @@ def _convert(options: argparse.Namespace) -> int:
         target=options.target,
         model=options.model,
         certificate=options.certificate,
+        verify=options.verify,
     )
     print(f"wrote {written}")
     if options.certificate:
-        for remark in read_certificate(beside(written)).get("remarks", []):
+        record = read_certificate(beside(written))
+        print(outputs.text(record["outputs"]))
+        for remark in record.get("remarks", []):
             print(f"note: {remark}")
         print(f"certificate: {beside(written)}")
     return 0
@@ -274,7 +284,7 @@ def _variants(options: argparse.Namespace) -> int:
 
 
 def _message(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:
         extra = "torch" if error.name == "torch" else "jax"
         return f"this command needs {error.name}: pip install 'vitwin[{extra}]'"
     if isinstance(error, OSError) and error.strerror:

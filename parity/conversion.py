@@ -19,13 +19,19 @@ LIMIT = 4  # differences that a message names
 
 
 def certify(
-    src: Path, dst: Path, formats: tuple[str, str], header: Header, states: Mapping[str, State]
+    src: Path,
+    dst: Path,
+    formats: tuple[str, str],
+    header: Header,
+    states: Mapping[str, State],
+    more: Mapping[str, Any],
 ) -> Path:
     """Reads the target back, compares it with what was read, and writes the certificate beside it.
 
     Args:
         formats: of source and target.
         states: the tensors that were read from the source, `weights` and perhaps `training`.
+        more: entries of the certificate, such as `outputs`.
 
     Raises `OSError` if the target does not hold the same tensors, or the disk refuses.
     """
@@ -49,6 +55,7 @@ def certify(
             "tensors": {part: len(state) for part, state in states.items()},
             "same_bits": True,
             "state_sha256": digest(states["weights"]),
+            **more,
             "versions": versions(PACKAGES),
             "date": now(),
         },
@@ -56,7 +63,9 @@ def certify(
     return path
 
 
-def certify_foreign(src: Path, dst: Path, formats: tuple[str, str], header: Header) -> Path:
+def certify_foreign(
+    src: Path, dst: Path, formats: tuple[str, str], header: Header, more: Mapping[str, Any]
+) -> Path:
     """The same for formats of others: what the source becomes is compared with the target.
 
     `state_sha256` is of the target's own names. `remarks` are what the target does otherwise where
@@ -82,6 +91,7 @@ def certify_foreign(src: Path, dst: Path, formats: tuple[str, str], header: Head
             "same_bits": True,
             "state_sha256": digest,
             "remarks": foreign.remarks(src, header, formats[1]),
+            **more,
             "versions": versions(PACKAGES),
             "date": now(),
         },

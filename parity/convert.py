@@ -8,8 +8,11 @@ A directory may hold a training state too, see `vit_spec.training_state`.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from parity import conversion_outputs as outputs
 from parity import foreign
+from parity.containers.hub import downloaded, is_address, names_file
 from parity.conversion import certify, certify_foreign
 from parity.formats import FOREIGN
 from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, training_state
@@ -44,6 +47,7 @@ def convert(
     target: str | None = None,
     model: ViTConfig | str | os.PathLike[str] | None = None,
     certificate: bool = True,
+    verify: bool = False,
 ) -> Path:
     """Writes the checkpoint `src` as `dst`; returns what was written.
 
@@ -52,7 +56,7 @@ def convert(
     tools ignore: both twins load it, too.
 
     Args:
-        src: a directory or a file of one of `FORMATS`.
+        src: a directory or a file of one of `FORMATS`, or `hf://ORG/NAME[@REVISION][/FILE]`.
         dst: a directory (`vitwin`) or a `.safetensors` file; must not exist as the other kind.
         source: a format's name; None: told from the content.
         target: a format's name; None: `vitwin` for a directory, `safetensors` for such a file.
@@ -60,13 +64,17 @@ def convert(
             of a checkpoint or of its `config.json`.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
             `DST.parity.json` beside a file, `parity.json` inside a directory.
+        verify: compare the outputs of both sides too, in float64, for the certificate: the source
+            as the JAX twin, the target as the PyTorch one. The command does so by default. Without
+            JAX or PyTorch the certificate says that bits alone were compared.
 
     Raises:
+        Disagreement: the outputs of both sides are not the same.
         OSError: the target reads back other than it was written, or the disk refuses.
         FileNotFoundError, ValueError: no such file; damaged; unknown format, or one that cannot
             hold the model; tensors that do not fit the config, all in one message.
     """
-    src, dst = Path(src), Path(dst)
+    address, src, dst = os.fspath(src), located(src), local(dst)
     source, target = source or told(src), target or format_of(dst)
     for name in (source, target):
         if name not in FORMATS:
@@ -76,12 +84,15 @@ def convert(
     if source in FOREIGN or target in FOREIGN:
         said = None if model is None else _header(model)
         with foreign.opened_as(src, source, said) as opened:
-            foreign.write(dst, target, opened)
             header = opened.header
+            reason = _reason(header, verify and certificate)
+            foreign.write(dst, target, opened)
         if certificate:
-            certify_foreign(src, dst, (source, target), header)
+            more = _more(address, src, dst, (source, target), header, reason)
+            _agreed(certify_foreign(src, dst, (source, target), header, more), more)
         return dst
     header, state = _read(src, model)
+    reason = _reason(header, verify and certificate)
     states = {"weights": state}
     if target == "vitwin" and training_state.has_training(src):
         training = training_state.read_beside(src, header, state)
@@ -92,7 +103,8 @@ def convert(
     else:
         _write_file(dst, header, state)
     if certificate:
-        certify(src, dst, (source, target), header, states)
+        more = _more(address, src, dst, (source, target), header, reason)
+        _agreed(certify(src, dst, (source, target), header, states, more), more)
     return dst
 
 
@@ -101,7 +113,7 @@ def inspect(path: str | os.PathLike[str]) -> Summary:
 
     What it does not have is None. Of a format of others, names and shapes are those of ours.
     """
-    path = Path(path)
+    path = located(path)
     kind = told(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
@@ -127,6 +139,52 @@ def inspect(path: str | os.PathLike[str]) -> Summary:
         step=step,
         optim=optim,
     )
+
+
+def _reason(header: Header, verify: bool) -> str:
+    """Why outputs are not compared; known before anything is written."""
+    if not verify:
+        return outputs.NOT_ASKED
+    if reason := outputs.missing():
+        return reason
+    outputs.check_memory(header.config)
+    return ""
+
+
+def _more(
+    address: str, src: Path, dst: Path, formats: tuple[str, str], header: Header, reason: str
+) -> dict[str, Any]:
+    """What the certificate says beside the bits."""
+    found = outputs.none(reason) if reason else outputs.measured(src, dst, formats, header)
+    return {"outputs": found} | ({"address": address} if is_address(address) else {})
+
+
+def _agreed(certificate: Path, more: dict[str, Any]) -> None:
+    """Raises `Disagreement` if the outputs that were compared are not the same."""
+    if more["outputs"]["verdict"] == outputs.FAIL:
+        raise outputs.Disagreement(
+            f"the target computes something else than the source: {outputs.text(more['outputs'])}; "
+            f"do not use it; {certificate} records this: please report it with that file"
+        )
+
+
+def located(path: str | os.PathLike[str]) -> Path:
+    """The path of a source; an address of the Hub becomes its folder or file in the cache."""
+    address = os.fspath(path)
+    if not is_address(address):
+        return Path(path)
+    found = downloaded(address)
+    return found if names_file(address) else found.parent
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """The path of a target. Raises `ValueError` for an address of the Hub."""
+    if is_address(os.fspath(path)):
+        raise ValueError(
+            f"{os.fspath(path)!r} is on the Hub: convert to a directory and upload it by "
+            "`hf upload ORG/NAME DIR`"
+        )
+    return Path(path)
 
 
 def format_of(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity import containers
+from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
 from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order
@@ -19,7 +20,6 @@ from vit_spec import Header, checkpoint, parameters, training_state
 from vit_spec.parameters import Shapes, check_shapes
 
 OURS = ("vitwin", "safetensors")
-BESIDE = ("preprocessor_config.json", "open_clip_config.json")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parity import certificate_file, foreign
+from parity import conversion_outputs as outputs
 from parity.certificate import SIDES, certificate, sha256
 from parity.conversion import PACKAGES, differences, file_of, read, some
 from parity.environment import versions
@@ -37,6 +38,7 @@ class Verification:
     changes: tuple[Change, ...]
     now: Mapping[str, Any] | None = None  # the certificate of the repeated check
     report: Report | None = None  # of the repeated check
+    outputs: Mapping[str, Any] | None = None  # of a conversion, compared again
 
     @property
     def passed(self) -> bool:
@@ -184,7 +186,23 @@ def _conversion(path: Path, content: dict[str, Any], model: Any, against: Any) -
         problems = differences(ours, theirs)
         changes += _changed(f"tensors.{part}", "", some(problems), matters=True)
     changes += _entries("versions", content["versions"], versions(PACKAGES))
-    return Verification(path=str(path), recorded=content, changes=tuple(changes))
+    found = None
+    if content.get("outputs", {}).get("verdict", outputs.NONE) != outputs.NONE:
+        header = _header_of(path, content)
+        found = outputs.again(source, target, formats, header)
+        old, new = content["outputs"]["verdict"], found["verdict"]
+        changes += _changed("outputs.verdict", old, new, matters=new == outputs.FAIL)
+    return Verification(path=str(path), recorded=content, changes=tuple(changes), outputs=found)
+
+
+def _header_of(path: Path, content: dict[str, Any]) -> Header:
+    """The model of a conversion, as its certificate has it."""
+    if "header" in content:
+        return Header.from_json(content["header"], where=f"the header of {path}")
+    try:
+        return Header(config=ViTConfig.from_dict(content["config"]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}, config: {error}") from error
 
 
 def _output(path: Path, recorded: str) -> Path:

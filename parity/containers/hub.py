@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from parity.containers.container import CONFIG
 from parity.containers.files import reading
-from parity.containers.names import CANDIDATES, INDEX
+from parity.containers.names import BESIDE, CANDIDATES, INDEX
 from parity.containers.shards import inside, places_of
 
 ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([^/@]+))?(?:/(.+))?")
@@ -21,8 +21,14 @@ def is_address(path: str) -> bool:
     return path.startswith("hf:/")
 
 
+def names_file(address: str) -> bool:
+    """Whether an address ends with the name of a file."""
+    match = ADDRESS.fullmatch(address)
+    return match is not None and match[3] is not None
+
+
 def downloaded(address: str) -> Path:
-    """The file on this disk, with its shards and its `config.json` beside it.
+    """The file on this disk, with its shards, its `config.json` and its like beside it.
 
     Raises `ValueError` for another form of address, `ModuleNotFoundError` without huggingface_hub,
     `FileNotFoundError` for what the Hub does not have, or the cache without network.
@@ -47,8 +53,9 @@ def downloaded(address: str) -> Path:
         for shard in sorted(set(places.values())):
             inside(found, shard)
             _first(address, fetch, [(folder / shard).as_posix()])
-    with contextlib.suppress(FileNotFoundError):  # a model need not have one
-        _first(address, fetch, [(folder / CONFIG).as_posix()])
+    for name in (CONFIG, *BESIDE):
+        with contextlib.suppress(FileNotFoundError):  # a model need not have one
+            _first(address, fetch, [(folder / name).as_posix()])
     return found
 
 

@@ -11,3 +11,5 @@ CANDIDATES = (
     "flax_model.msgpack",
 )
 SUFFIXES = (".safetensors", ".npz", ".msgpack", ".pth", ".pt", ".bin")
+BESIDE = ("preprocessor_config.json", "open_clip_config.json")
+"""What lies beside the weights and says more of a model than its `config.json`."""
