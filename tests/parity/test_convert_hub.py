@@ -1,0 +1,94 @@
+"""`hf://ORG/NAME` as the source of a conversion, from a cache on this disk."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import parity
+import vit_torch
+from parity.cli import main
+from tests.parity.format_oracles import assert_same_bits
+from tests.twin_models import TINY
+from vit_spec import Preprocessing, checkpoint
+
+SHA = "0123456789" * 4
+
+
+@pytest.fixture
+def ours(tmp_path):
+    facts = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_fraction=1.0, squash=True)
+    model = vit_torch.create(TINY.replace(pos_embed_antialias=False))
+    vit_torch.save(model, tmp_path / "ours", preprocessing=facts)
+    return tmp_path / "ours"
+
+
+def cached(home, name, files):
+    """A repository in huggingface_hub's cache: links to blobs, as it makes them."""
+    repository = home / "hub" / f"models--{name.replace('/', '--')}"
+    snapshot, blobs = repository / "snapshots" / SHA, repository / "blobs"
+    for folder in (snapshot, blobs, repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(SHA)
+    for file in files.iterdir():
+        if file.name != "parity.json":
+            (blobs / f"blob-{file.name}").write_bytes(file.read_bytes())
+            (snapshot / file.name).symlink_to(blobs / f"blob-{file.name}")
+
+
+def command(home, *arguments):
+    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    line = [sys.executable, "-m", "parity", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("format", ["hf_vit", "timm", "hf_flax_vit"])
+def test_a_repository_is_converted_with_all_it_says(format, ours, tmp_path):
+    there = parity.convert(ours, tmp_path / "theirs", target=format)
+    cached(tmp_path, "org/name", there)
+    for address in ("hf://org/name", "hf://org/name@main", f"hf://org/name@{SHA}"):
+        target = tmp_path / f"back{len(address)}"
+        result = command(tmp_path, "convert", address, str(target), "--no-verify")
+        assert result.returncode == 0, result.stderr
+        assert_same_bits(ours, target)
+        said = checkpoint.read_header(target)
+        assert said.preprocessing == checkpoint.read_header(ours).preprocessing
+        assert said.config.replace(pos_embed_antialias=False) == TINY.replace(
+            pos_embed_antialias=False
+        )
+        content = json.loads((target / "parity.json").read_text())
+        assert content["address"] == address and SHA in content["source"]["path"]
+        assert content["source"]["format"] == format
+        assert parity.verify(target).passed
+    inspected = command(tmp_path, "inspect", "hf://org/name")
+    assert f"{format}, " in inspected.stdout, inspected.stderr
+
+
+def test_outputs_of_a_repository_are_compared(ours, tmp_path):
+    cached(tmp_path, "org/name", parity.convert(ours, tmp_path / "theirs", target="hf_vit"))
+    result = command(tmp_path, "convert", "hf://org/name", str(tmp_path / "x"), "--to", "timm")
+    assert "outputs of both sides on 2 images" in result.stdout, result.stderr
+
+
+def test_one_file_of_a_repository(ours, tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    parity.convert(ours, files / "weights.safetensors", certificate=False)
+    cached(tmp_path, "org/name", files)
+    address = "hf://org/name/weights.safetensors"
+    result = command(tmp_path, "convert", address, str(tmp_path / "x"), "--no-verify")
+    assert result.returncode == 0, result.stderr
+    assert_same_bits(ours, tmp_path / "x")
+
+
+def test_a_repository_that_is_not_there_says_so_in_one_line(tmp_path):
+    result = command(tmp_path, "convert", "hf://org/other", str(tmp_path / "x"))
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "hf://org/other: model.safetensors" in result.stderr
+
+
+def test_an_address_as_a_target_says_how_to_upload(ours, capsys):
+    assert main(["convert", str(ours), "hf://org/name"]) == 2
+    assert "convert to a directory and upload it by `hf upload" in capsys.readouterr().err
