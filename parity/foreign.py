@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity import containers
+from parity.containers.blocks import contiguous
 from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
 from parity.formats.kept import lost
@@ -179,13 +180,18 @@ def compared(
                     continue
                 ours, theirs = target.read(name), opened.read(name)
                 digest.update(f"{name} {theirs.dtype} {theirs.shape}\n".encode())
-                digest.update(np.ascontiguousarray(theirs).tobytes())
+                digest.update(_bytes(theirs))
                 if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
                     kinds = f"{theirs.dtype} {theirs.shape}, not {ours.dtype} {ours.shape}"
                     problems.append(f"{name} is {kinds}")
-                elif np.ascontiguousarray(ours).tobytes() != np.ascontiguousarray(theirs).tobytes():
+                elif not np.array_equal(_bytes(ours), _bytes(theirs)):
                     problems.append(f"{name} has other values")
     return problems, digest.hexdigest(), len(target.infos)
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array in C order, copied only if it is in another order."""
+    return contiguous(array).reshape(-1).view(np.uint8)
 
 
 def _matching(given: Given) -> list[str]:

@@ -26,6 +26,7 @@ from vit_spec.preprocessing import Preprocessing
 FORMAT = "vitwin 1"
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+HEAD_LIMIT = 100_000_000  # the limit of safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +169,23 @@ def write_tensors(file: Path, state: State, *, metadata: dict[str, str]) -> None
 
 def metadata(file: str | os.PathLike[str]) -> dict[str, str]:
     """The texts in the head of a safetensors file."""
-    with _opened(Path(file)) as opened:
-        return opened.metadata() or {}
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist")
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as opened:  # `safe_open` would map all of the file
+            length = int.from_bytes(opened.read(8), "little")
+            if not 0 < length <= min(size - 8, HEAD_LIMIT):
+                raise ValueError(f"a head of {length} bytes in a file of {size}")
+            content = json.loads(opened.read(length))
+        found = content.pop("__metadata__", None) or {}
+        end = max((entry["data_offsets"][1] for entry in content.values()), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"{size} bytes, not the {8 + length + end} that it declares")
+        return {str(key): str(text) for key, text in found.items()}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise _damaged(file, error) from error
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
@@ -219,6 +235,8 @@ def _opened(file: Path) -> Iterator[Any]:
         with safe_open(file, framework="numpy") as opened:
             yield opened
     except SafetensorError as error:
-        raise ValueError(
-            f"{file} is not a whole safetensors file ({error}): copy or convert it again"
-        ) from error
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> ValueError:
+    return ValueError(f"{file} is not a whole safetensors file ({error}): copy or convert it again")

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from parity.containers.blocks import contiguous
 from parity.containers.files import PIECE
-from parity.containers.info import DTYPES, Info
+from parity.containers.info import Info
 
 
 class Values:
@@ -22,7 +23,7 @@ class Values:
                 f"{name!r} was declared {info.dtype} {info.shape} and its values are "
                 f"{array.dtype} {array.shape}: declare what the values are"
             )
-        return np.ascontiguousarray(array, DTYPES[info.dtype]).reshape(info.shape)
+        return contiguous(array)
 
     def flat(self, name: str) -> memoryview:
         """The bytes of `name` in C order."""
