@@ -71,11 +71,24 @@ def init_state(params: Params, config: OptimConfig) -> TrainState:
 
 
 def loss_fn(logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
-    """Mean cross-entropy of logits (b, k) with integer labels (b,), in at least float32."""
+    """Mean cross-entropy of logits (b, k) with labels (b,) or probabilities (b, k).
+
+    Integer `labels` name a class each; floating ones, as Mixup and CutMix make them, are the
+    targets themselves. `label_smoothing` acts on both. All in at least float32.
+    """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    if labels.ndim == logits.ndim:
+        targets = labels.astype(logits.dtype)
+    else:
+        targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = optax.smooth_labels(targets, label_smoothing)
     return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def hits(logits: Array, labels: Array) -> Array:
+    """Whether the largest logit (b, k) is that of the label (b,), or of the likeliest (b, k)."""
+    classes = labels.argmax(-1) if labels.ndim == logits.ndim else labels
+    return logits.argmax(-1) == classes
 
 
 def make_train_step(
@@ -100,7 +113,7 @@ def make_train_step(
         params: Any = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": loss,
-            "accuracy": jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32),
+            "accuracy": jnp.mean(hits(logits, labels), dtype=jnp.float32),
             "grad_norm": optax.tree.norm(grads),
             "lr": jnp.asarray(schedule(state.step)),
         }

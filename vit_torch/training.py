@@ -44,9 +44,21 @@ def init_ema(model: nn.Module, config: OptimConfig) -> Params | None:
 
 
 def loss_fn(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of logits (b, k) with integer labels (b,), in at least float32."""
+    """Mean cross-entropy of logits (b, k) with labels (b,) or probabilities (b, k).
+
+    Integer `labels` name a class each; floating ones, as Mixup and CutMix make them, are the
+    targets themselves. `label_smoothing` acts on both. All in at least float32.
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if labels.ndim == logits.ndim:
+        labels = labels.to(logits.dtype)
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+def hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the largest logit (b, k) is that of the label (b,), or of the likeliest (b, k)."""
+    classes = labels.argmax(-1) if labels.ndim == logits.ndim else labels
+    return logits.argmax(-1) == classes
 
 
 def train_step(
@@ -76,7 +88,7 @@ def train_step(
     norm = clip_gradients(grads, config.clip_norm)
     optimizer.step()
     average(ema, model, config)
-    accuracy = (logits.argmax(-1) == labels).float().mean()
+    accuracy = hits(logits, labels).float().mean()
     return {
         "loss": loss.detach(),
         "accuracy": accuracy,
