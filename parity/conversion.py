@@ -90,7 +90,7 @@ def certify_foreign(
             "tensors": {"weights": count},
             "same_bits": True,
             "state_sha256": digest,
-            "remarks": foreign.remarks(src, header, formats[1]),
+            "remarks": foreign.remarks(src, header, *formats),
             **more,
             "versions": versions(PACKAGES),
             "date": now(),

@@ -156,9 +156,26 @@ def write(dst: Path, format: str, source: Source) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
-def remarks(src: Path, header: Header, format: str) -> list[str]:
+def ignored(path: Path, format: str) -> list[str]:
+    """Names in a checkpoint that are no part of the model, and entries that its kind leaves out."""
+    if format in OURS:
+        return []
+    with containers.opened(path) as opened:
+        given = _given(path, opened)
+        places = set(FOREIGN[format].places(given).values())
+        beside = opened.metadata.get("not_tensors", "") if opened.kind == "torch" else ""
+    return [n for n in given.shapes if n not in places] + [n for n in beside.split(", ") if n]
+
+
+def remarks(src: Path, header: Header, source: str, format: str) -> list[str]:
     """What is not the same for who reads the target, where its outputs are."""
     found = lost(header, FOREIGN[format]) if format in FOREIGN else []
+    if unread := ignored(src, source):
+        found.append(
+            f"{len(unread)} tensors of the source are no part of the model and stay behind: "
+            + ", ".join(unread[:3])
+            + (", ..." if len(unread) > 3 else "")
+        )
     if training_state.has_training(src):
         found.append("the training state stays behind: the weights alone are converted")
     return found
@@ -180,7 +197,7 @@ def compared(
                     continue
                 ours, theirs = target.read(name), opened.read(name)
                 digest.update(f"{name} {theirs.dtype} {theirs.shape}\n".encode())
-                digest.update(_bytes(theirs))
+                digest.update(_bytes(theirs).data)
                 if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
                     kinds = f"{theirs.dtype} {theirs.shape}, not {ours.dtype} {ours.shape}"
                     problems.append(f"{name} is {kinds}")

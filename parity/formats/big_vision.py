@@ -19,6 +19,7 @@ from vit_spec import Header, Preprocessing, ViTConfig
 
 BLOCK = "params/Transformer/encoderblock_{i}"
 STACKED = "params/Transformer/encoderblock"
+TRAINING = (r"opt/.*", r"extra(/.*)?", r"(chrono|step)(/.*)?")
 QUERY = "MultiHeadDotProductAttention_0/query/kernel"
 
 
@@ -125,6 +126,7 @@ def _format(name: str, about: str, is_stacked: bool) -> Format:
         matches=_matches(re.escape(f"{block}/{QUERY}")),
         config_from=config_from(is_stacked),
         table=scanned if is_stacked else plain,
+        ignored=TRAINING,
         expresses=expresses,
     )
 

@@ -1,17 +1,21 @@
-"""transformers' DeiTForImageClassificationWithTeacher: `modeling_deit.py`, names of version 4.
+"""transformers' DeiTForImageClassification, with a teacher or not: `modeling_deit.py`, version 4.
 
-Its logits are the mean of both heads', as ours. `DeiTForImageClassification` has the distillation
-token and drops what becomes of it, which no model of ours does.
+With a teacher its logits are the mean of both heads', as ours. Without one the distillation token
+is there and no head takes it: a register of ours, which has no position, so that the token's is
+added to it on the way in, and is zero on the way out.
 """
+
+import numpy as np
 
 from parity.formats import hf_vit
 from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules
+from parity.rules import Arrays, Op
 from vit_spec import Header, Preprocessing, ViTConfig
 
-PREFIX = "deit."
+PREFIX, ONE_HEAD = "deit.", "classifier"
 DEFAULT = Preprocessing(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=224 / 256
 )
@@ -22,38 +26,54 @@ def matches(given: Given) -> bool:
     return given.model_type == "deit"
 
 
+def _to_ours(arrays: Arrays) -> Arrays:
+    token, positions = arrays
+    own = np.add(token, positions[:, 1:2], dtype=token.dtype)
+    return own, np.concatenate([positions[:, :1], positions[:, 2:]], axis=1)
+
+
+def _to_theirs(arrays: Arrays) -> Arrays:
+    token, positions = arrays
+    parts = [positions[:, :1], np.zeros_like(positions[:, :1]), positions[:, 1:]]
+    return token, np.concatenate(parts, axis=1)
+
+
+folded = Op(_to_ours, _to_theirs)
+"""A second token with a position, to a register without one."""
+
+
 def table(config: ViTConfig) -> list[Rule]:
-    """Two tokens with a position each, two heads."""
-    p = PREFIX
+    """Two tokens with a position each, and one head or two."""
+    p, distilled = f"{PREFIX}embeddings.", config.distillation_token
+    token, positions = f"{p}distillation_token", f"{p}position_embeddings"
+    tokens = [Rule("dist_token", token), Rule("pos_embed", positions)]
+    heads = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
     return [
-        Rule("cls_token", f"{p}embeddings.cls_token"),
-        Rule("dist_token", f"{p}embeddings.distillation_token"),
-        Rule("pos_embed", f"{p}embeddings.position_embeddings"),
-        *modules({"patch_embed.proj": f"{p}embeddings.patch_embeddings.projection"}),
-        *hf.bert_blocks(f"{p}encoder.layer", ("layernorm_before", "layernorm_after"), hf_vit.MLP),
-        *modules(
-            {
-                "norm": f"{p}layernorm",
-                "head": "cls_classifier",
-                "head_dist": "distillation_classifier",
-            }
+        Rule("cls_token", f"{p}cls_token"),
+        *(tokens if distilled else [Rule(("reg_token", "pos_embed"), (token, positions), folded)]),
+        *modules({"patch_embed.proj": f"{p}patch_embeddings.projection"}),
+        *hf.bert_blocks(
+            f"{PREFIX}encoder.layer", ("layernorm_before", "layernorm_after"), hf_vit.MLP
         ),
+        *modules({"norm": f"{PREFIX}layernorm", **(heads if distilled else {"head": ONE_HEAD})}),
     ]
 
 
 def config_from(given: Given) -> Header:
-    """The attributes; the number of classes is in the tensors."""
+    """The attributes; the number of classes and of heads is in the tensors."""
     attributes, fields = hf.read(given, hf_vit.DEFAULTS, where="transformers DeiT")
-    classes = given.shapes.get("cls_classifier.weight")
+    distilled = "cls_classifier.weight" in given.shapes
+    classes = given.shapes.get("cls_classifier.weight" if distilled else f"{ONE_HEAD}.weight")
     if classes is None:
         raise ValueError(
-            "there is no cls_classifier: only DeiTForImageClassificationWithTeacher is a model of "
-            "ours; DeiTModel and DeiTForImageClassification drop the distillation token at the end"
+            "there is neither cls_classifier nor classifier: DeiTModel has no head; convert "
+            "DeiTForImageClassification, with a teacher or not"
         )
     config = ViTConfig(
         **fields,
         num_classes=classes[0],
-        distillation_token=True,
+        distillation_token=distilled,
+        num_registers=0 if distilled else 1,
         mlp_width=attributes["intermediate_size"],
         activation=hf.activation(attributes["hidden_act"]),
         norm_eps=attributes["layer_norm_eps"],
@@ -68,24 +88,30 @@ def config_from(given: Given) -> Header:
 def config_to(header: Header) -> dict[str, Json]:
     """That of a ViT under another name."""
     files = hf_vit.config_to(header)
-    name = "DeiTForImageClassificationWithTeacher"
+    teacher = "WithTeacher" if header.config.distillation_token else ""
+    name = f"DeiTForImageClassification{teacher}"
     files["config.json"] |= {"model_type": "deit", "architectures": [name]}
     return files
 
 
 def expresses(config: ViTConfig) -> list[str]:
-    """Reasons why the model with a teacher cannot hold a model."""
-    other = {"distillation_token": True, "qkv_bias": ...}
-    reasons = cannot(config, other, who="transformers' DeiT with a teacher")
+    """Reasons why neither model can hold a model."""
+    other = {"distillation_token": ..., "num_registers": ..., "qkv_bias": ...}
+    reasons = cannot(config, other, who="transformers' DeiT")
+    if not config.distillation_token and config.num_registers != 1:
+        reasons.append(
+            f"distillation_token False with num_registers {config.num_registers} (it always has "
+            "the token, or one register in its place)"
+        )
     if not config.num_classes:
-        reasons.append("num_classes 0 (it has two heads)")
+        reasons.append("num_classes 0 (it has a head)")
     return reasons
 
 
 FORMAT = Format(
     name="hf_deit",
     kind="safetensors",
-    about="directory of transformers' DeiTForImageClassificationWithTeacher",
+    about="directory of transformers' DeiTForImageClassification, with a teacher or not",
     matches=matches,
     config_from=config_from,
     table=table,

@@ -5,6 +5,7 @@ Sources: `models.py` and `models_v2.py` of facebookresearch/deit, `models_vit.py
 a head, or 80 for width 1280. Encoders of MAE and DINO without head have the same tensors.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ MODULES = (
     "patch_embed.proj", "blocks.{i}.norm1", "blocks.{i}.attn.qkv", "blocks.{i}.attn.proj",
     "blocks.{i}.norm2", "norm", "fc_norm", "head", "head_dist",
 )  # fmt: skip
+WRAPPED = re.compile(r"^(module\.)?(backbone\.)?")
+"""Of data-parallel training, and of a backbone with a projection head beside it."""
 MLP = modules({name: name for name in ("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.fc2")})
 
 
@@ -56,6 +59,17 @@ def dinov2(config: ViTConfig) -> list[Rule]:
     ]
 
 
+def plain_name(name: str) -> str:
+    """A name without what training wraps around the backbone."""
+    return WRAPPED.sub("", name, count=1)
+
+
+def unwrapped(shapes: Shapes) -> Shapes:
+    """The backbone of a checkpoint of training, or all tensors of another one."""
+    inside = {plain_name(n): s for n, s in shapes.items() if "backbone." in n}
+    return inside or {plain_name(name): shape for name, shape in shapes.items()}
+
+
 def _format(
     name: str,
     about: str,
@@ -68,8 +82,9 @@ def _format(
     ignored: tuple[str, ...] = (),
 ) -> Format:
     def is_release(given: Given) -> bool:
-        own = given.kind == "torch" and "blocks.0.attn.qkv.weight" in given.shapes
-        return own and "architecture" not in (given.config or {}) and matches(given.shapes)
+        shapes = unwrapped(given.shapes)
+        own = given.kind == "torch" and "blocks.0.attn.qkv.weight" in shapes
+        return own and "architecture" not in (given.config or {}) and matches(shapes)
 
     def config_from(given: Given) -> Header:
         shapes = given.shapes
@@ -92,6 +107,7 @@ def _format(
         table=table,
         expresses=expresses,
         ignored=ignored,
+        aliases=lambda given: {name: plain_name(name) for name in given.shapes},
     )
 
 
@@ -136,6 +152,7 @@ DINO = _format(
     lambda s: not any(name in s for name in HEADLESS),
     plain,
     {"num_classes": 0},
+    ignored=(r"(module\.)?head\.(mlp|last_layer)\..*",),
     resampling=lambda shapes: {"pos_embed_antialias": False, "pos_embed_offset": 0.1},
 )
 DINOV2 = _format(

@@ -7,6 +7,7 @@ import torch
 
 import parity
 import vit_torch
+from parity.certificate_file import read as read_certificate
 from parity.inputs import random_state
 from tests.oracles.linen_trees import LinenViT, apply, stacked, tree
 from tests.parity.format_oracles import BOUND, assert_same_bits, gap_of_ours, images, tensors
@@ -84,3 +85,19 @@ def test_a_target_that_cannot_hold_the_model_says_every_reason(tmp_path):
     with pytest.raises(ValueError, match=message):
         parity.convert(tmp_path / "ours", tmp_path / "x.npz", target="augreg")
     assert not (tmp_path / "x.npz").exists()
+
+
+def test_states_of_the_optimizer_stay_behind_with_a_note(tmp_path, x64):
+    params = prefixed(tree(LinenViT("big_vision")))
+    np.savez(tmp_path / "x.npz", **params)
+    more = {
+        "opt/0/mu/head/bias": np.zeros(5),
+        "extra/step": np.zeros(()),
+        "opt/0/count": np.ones(1),
+    }
+    np.savez(tmp_path / "training.npz", **params, **more)
+    ours = parity.convert(tmp_path / "x.npz", tmp_path / "ours")
+    assert_same_bits(ours, parity.convert(tmp_path / "training.npz", tmp_path / "other"))
+    notes = read_certificate(tmp_path / "other")["remarks"]
+    assert any("3 tensors of the source are no part of the model" in note for note in notes)
+    assert any("opt/0/mu/head/bias" in note for note in notes)

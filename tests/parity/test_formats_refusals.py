@@ -39,6 +39,7 @@ NATIVE = {  # format: a model that it holds, as changes of `PLAIN`
 }  # fmt: skip
 FEATURES = {  # a feature: changes, and the only formats that hold it beside their native model
     "layer_scale": ({"layer_scale": 0.1}, "timm hf_dinov2* deit3 dinov2 open_clip"),
+    "one_register": ({"num_registers": 1}, "timm hf_deit hf_dinov2_with_registers dinov2"),
     "registers": ({"num_registers": 2}, "timm hf_dinov2_with_registers dinov2"),
     "distillation": ({"distillation_token": True}, "timm hf_deit deit"),
     "swiglu_packed": (GATED, "timm hf_dinov2* dinov2"),
@@ -73,6 +74,7 @@ REASONS |= {
     "no_class_token": "class_token|pool",
     "own_position": "class_token_position",
     "map": "pool|class_token",
+    "pooler": "representation_size|num_classes",
 }
 
 

@@ -68,6 +68,30 @@ def test_a_release(case, tmp_path):
     assert_same_bits(tmp_path / "theirs.pth", back)
 
 
+@pytest.mark.parametrize("teacher", ["backbone.", "module.backbone."])
+def test_the_backbone_of_a_training_checkpoint_of_dino(teacher, tmp_path):
+    import timm
+
+    oracle = timm.create_model(
+        "vit_base_patch16_224", img_size=32, patch_size=8, embed_dim=128, depth=2, num_heads=2,
+        num_classes=0,
+    )  # fmt: skip
+    state, x = randomised(oracle).state_dict(), images()
+    own = {teacher.replace("backbone.", "head.last_layer.weight_g"): torch.ones(2, 1)}
+    own |= {teacher.replace("backbone.", "head.mlp.0.weight"): torch.ones(2, 2)}
+    nested = {
+        "student": {f"module.backbone.{n}": torch.zeros_like(t) for n, t in state.items()},
+        "teacher": {f"{teacher}{n}": t for n, t in state.items()} | own,
+        "epoch": 3,
+    }
+    torch.save(nested, tmp_path / "theirs.pth")
+    ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours", source="dino")
+    with torch.no_grad():
+        assert gap_of_ours(ours, x, oracle(x)) < BOUND
+    notes = " ".join(json.loads((ours / "parity.json").read_text())["remarks"])
+    assert "no part of the model and stay behind" in notes and "head" in notes
+
+
 def test_tensors_of_two_formats_name_both(tmp_path):
     import timm
 

@@ -87,6 +87,21 @@ def test_hf_deit(changes, tmp_path, capsys):
     check_transformers(oracle, x, expected, "hf_deit", tmp_path, capsys)
 
 
+def test_hf_deit_without_a_teacher(tmp_path, capsys):
+    """Its second token is a register of ours, and takes its position along."""
+    oracle, x, expected = transformers_model("DeiTForImageClassification", "DeiTConfig", {})
+    check_transformers(oracle, x, expected, "hf_deit", tmp_path, capsys, same_bits=False)
+    again = parity.convert(tmp_path / "again", tmp_path / "once_more", target="hf_deit")
+    assert_same_bits(tmp_path / "back", again)  # folded once, it stays
+
+
+def test_a_classifier_of_class_token_and_mean_is_refused(tmp_path):
+    oracle, _, _ = transformers_model("Dinov2ForImageClassification", "Dinov2Config", {})
+    oracle.save_pretrained(tmp_path / "theirs")
+    with pytest.raises(ValueError, match=r"class token and mean of the patches.*Dinov2Model"):
+        parity.convert(tmp_path / "theirs", tmp_path / "ours")
+
+
 DINOV2 = {
     "plain": ("Dinov2", {}),
     "gated": ("Dinov2", {"use_swiglu_ffn": True, "layer_norm_eps": 1e-5}),
