@@ -29,7 +29,8 @@ from tqdm import tqdm
 import vit_jax
 from vit_data import eval_batches, open_source, train_batches
 from vit_data.folder import FolderSource
-from vit_data.recipes import RECIPES, Recipe
+from vit_data.recipe import Recipe
+from vit_data.recipes import RECIPES
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
 from vit_jax.metrics import MetricsWriter, NotFiniteError, means

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import train
+import vit_data.recipe
 import vit_data.recipes
 import vit_jax
 import vit_spec
@@ -198,11 +199,13 @@ def test_an_empty_folder_of_images_is_named(tmp_path, capsys):
 
 
 def test_every_field_of_a_recipe_is_documented_and_every_recipe_too():
-    tree = ast.parse(Path(vit_data.recipes.__file__).read_text())
-    recipe = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Recipe")
-    for field, after in zip(recipe.body, recipe.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign):
-            assert isinstance(after, ast.Expr), f"{ast.unparse(field.target)} has no docstring"
+    tree = ast.parse(Path(vit_data.recipe.__file__).read_text())
+    parts = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert parts
+    for part in parts:
+        for field, after in zip(part.body, [*part.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                assert isinstance(after, ast.Expr), f"{ast.unparse(field.target)} has no docstring"
     assert all(make.__doc__ and make() for make in vit_data.recipes.RECIPES.values())
 
 
