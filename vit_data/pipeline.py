@@ -8,7 +8,8 @@ Shapes: b examples in a batch of this host, h height, w width in pixels, c chann
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,54 +31,66 @@ class Batches(Iterator[Batch]):
 
     `len()` is the number of batches in all (`sys.maxsize` without an end), `corrupt` maps the
     index of every unreadable image met so far to the reason, and `get_state` / `set_state` save
-    and restore the place, for resuming a run.
+    and restore the place, for resuming a run. The state counts batches of all hosts together, so
+    it holds for another number of workers, or of hosts with the same images in a step.
     """
 
-    def __init__(self, dataset: Any, length: int, reader: Reader) -> None:
+    def __init__(
+        self, open_at: Callable[[int], Any], length: int, images: int, reader: Reader
+    ) -> None:
         self.corrupt: dict[int, str] = {}
-        self._dataset, self._length, self._reader = dataset, length, reader
+        self._open_at, self._length, self._reader = open_at, length, reader
+        self._images = images  # in a batch, on all hosts together
         self._iterator: Any = None
-        self._ended = False
+        self._place, self._ended = 0, False
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> "Batches":
         if self._ended:
-            self._iterator, self._ended = None, False
+            self.close()
         return self
 
     def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = iter(self._open_at(self._place))
         try:
-            batch = next(self._running())
+            batch = next(self._iterator)
         except StopIteration:
             self._ended = True
             self._check_any_readable()
             raise
+        self._place += 1
         skipped = batch.pop("skipped")
         for index in skipped[skipped >= 0].tolist():
             self._note_corrupt(index)
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """The place of the next batch, as JSON values."""
-        return self._running().get_state()
+        """The place of the next batch and what was unreadable before it, as JSON values."""
+        corrupt = {str(index): reason for index, reason in self.corrupt.items()}
+        return {"batches": self._place, "images_in_a_batch": self._images, "corrupt": corrupt}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from a place that `get_state` of an equal iterator returned."""
-        self._ended = False
-        self._running().set_state(state)
+        """Continues from a place that `get_state` of an equal iterator returned.
+
+        Raises `ValueError` when that iterator had another number of images in a batch.
+        """
+        if state["images_in_a_batch"] != self._images:
+            raise ValueError(
+                f"the saved place is in batches of {state['images_in_a_batch']} images and these "
+                f"have {self._images}, on all hosts together: keep the batch size, or start anew"
+            )
+        self.close()
+        self._place = state["batches"]
+        self.corrupt = {int(index): reason for index, reason in state["corrupt"].items()}
 
     def close(self) -> None:
         """Stops the threads or processes that read ahead; iterating again starts over."""
         if hasattr(self._iterator, "close"):
             self._iterator.close()
-        self._iterator, self._ended = None, False
-
-    def _running(self) -> Any:
-        if self._iterator is None:
-            self._iterator = iter(self._dataset)
-        return self._iterator
+        self._iterator, self._place, self._ended = None, 0, False
 
     def _note_corrupt(self, index: int) -> None:
         if index in self.corrupt:
@@ -147,7 +160,7 @@ def train_batches(
         shard_index=shard_index,
         shard_count=shard_count,
     )
-    return _batches(order, load, reader, workers)
+    return _batches(order, load, reader, workers, batch_size * shard_count)
 
 
 def eval_batches(
@@ -176,23 +189,29 @@ def eval_batches(
     facts: Any = {"size": size, "channels": channels, "preprocessing": preprocessing}
     reader = Reader(source, **facts, fitted=True, cache=cache)
     order = EvalOrder(len(source), batch_size, shard_index=shard_index, shard_count=shard_count)
-    return _batches(order, EvalBatch(reader, **facts), reader, workers)
+    load = EvalBatch(reader, **facts)
+    return _batches(order, load, reader, workers, batch_size * shard_count)
 
 
-def _batches(order: Any, load: Any, reader: Reader, workers: int) -> Batches:
+def _batches(order: Any, load: Any, reader: Reader, workers: int, images: int) -> Batches:
+    return Batches(partial(_open_at, order, load, reader, workers), len(order), images, reader)
+
+
+def _open_at(order: Any, load: Any, reader: Reader, workers: int, place: int) -> Any:
+    """The Grain data set of the batches from `place` on."""
     import grain
 
     # Reading files and decoding large images run beside each other; copying from memory does not.
     threads = 1 if reader.cached else min(4, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads))
-    dataset = grain.MapDataset.source(order).map(load).to_iter_dataset(options)
+    dataset = grain.MapDataset.source(order)[place:].map(load).to_iter_dataset(options)
     if workers:
         from absl import flags
 
         if not flags.FLAGS.is_parsed():  # Grain's processes read its flags, even without absl's app
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return Batches(dataset, len(order), reader)
+    return dataset
 
 
 def _check_counts(batch_size: int, workers: int, shard_index: int, shard_count: int) -> None:

@@ -1,6 +1,7 @@
 """Batches: order, completeness, determinism, padding, unreadable images."""
 
 import itertools
+import json
 import logging
 import sys
 
@@ -106,15 +107,43 @@ def test_the_cache_changes_nothing():
     assert_equal(batches(True), batches(False))
 
 
-def test_a_run_resumes_where_its_state_was_saved():
-    batches = train(ArraySource(10), epochs=3)
-    for _ in range(3):
-        next(batches)
-    state = batches.get_state()
+def taken(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 0), (0, 2)])
+def test_a_run_resumes_where_its_state_was_saved_whatever_the_workers(before, after):
+    source = ArraySource(10, corrupt=(3,))
+    batches = train(source, epochs=3, workers=before)
+    taken(batches, 4)
+    state = json.loads(json.dumps(batches.get_state()))  # as a checkpoint keeps it
     rest = list(batches)
-    again = train(ArraySource(10), epochs=3)
+    again = train(source, epochs=3, workers=after)
+    next(again)  # a place of its own, which is left
     again.set_state(state)
+    assert state["corrupt"].keys() == {"3"} and again.corrupt == {3: batches.corrupt[3]}
+    assert again.get_state() == state
     assert_equal(list(again), rest)
+    assert len(list(again)) == 7  # iterated again it starts over
+
+
+def test_a_state_holds_for_another_number_of_hosts():
+    alone = train(ArraySource(12), batch_size=4)
+    taken(alone, 5)
+    hosts = [train(ArraySource(12), batch_size=2, shard_index=i, shard_count=2) for i in range(2)]
+    for host in hosts:
+        host.set_state(alone.get_state())
+    expected = next(alone)
+    parts = [next(host) for host in hosts]
+    for key in expected:
+        np.testing.assert_array_equal(expected[key], np.concatenate([p[key] for p in parts]))
+
+
+def test_a_state_of_other_batches_is_refused():
+    with pytest.raises(ValueError, match="in batches of 4 images and these have 6"):
+        train(ArraySource(12), batch_size=3, shard_count=2).set_state(
+            train(ArraySource(12)).get_state()
+        )
 
 
 def test_an_inception_crop_brings_images_to_the_size(tmp_path):
