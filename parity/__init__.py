@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from parity.functions import compare, diagnose
     from parity.structures import Image
     from parity.training_state import training_to_jax, training_to_torch
+    from parity.transfer import transfer
     from parity.twins import to_jax, to_torch
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "to_torch",
     "training_to_jax",
     "training_to_torch",
+    "transfer",
     "verify",
 ]
 
@@ -64,6 +66,7 @@ _LAZY = {  # what needs a framework, and where it is
     "to_torch": "parity.twins",
     "training_to_jax": "parity.training_state",
     "training_to_torch": "parity.training_state",
+    "transfer": "parity.transfer",
 }
 
 
@@ -73,12 +76,16 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class _Package(ModuleType):
     """Keeps `parity.check` the function, whoever imports the submodule of that name first."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        is_submodule = name == "check" and isinstance(value, ModuleType)
-        super().__setattr__(name, value.check if is_submodule else value)
+        is_submodule = _LAZY.get(name) == f"parity.{name}" and isinstance(value, ModuleType)
+        super().__setattr__(name, getattr(value, name) if is_submodule else value)
 
 
 sys.modules[__name__].__class__ = _Package

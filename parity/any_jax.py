@@ -19,7 +19,7 @@ from parity.capture import IMAGE_MODULES, Call, linen_calls, nnx_calls
 from parity.feeds import AnyBatch
 from parity.rules import Names
 from parity.sides import Measurements
-from parity.structures import Image, arguments, is_float, named, numpy, replaced
+from parity.structures import Image, arguments, is_float, named, numpy, refused, replaced
 from vit_jax.functional import Params, cast, undotted
 from vit_spec import OptimConfig, is_decayed
 from vit_spec.layout import State
@@ -113,7 +113,11 @@ class AnyJax:
     def outputs(self, given: Any) -> Measurements:
         """Every output by its place in the structure."""
         form, arrays = self._split(given)
-        for name, value in self._forward(form, self.params, arrays).items():
+        try:
+            outputs = self._forward(form, self.params, arrays)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise refused("JAX", given, error) from error
+        for name, value in outputs.items():
             yield name, numpy(value)
 
     def layers(self, given: Any) -> Measurements:

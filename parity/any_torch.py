@@ -12,7 +12,7 @@ import vit_torch.training as training
 from parity.capture import Call, torch_calls
 from parity.feeds import AnyBatch
 from parity.sides import Measurements, in_dtype, train_measurements
-from parity.structures import Image, arguments, is_float, named, numpy, replaced
+from parity.structures import Image, arguments, is_float, named, numpy, refused, replaced
 from vit_spec import OptimConfig, learning_rate
 from vit_spec.layout import State
 from vit_torch.api import to_numpy, to_tensor
@@ -43,7 +43,11 @@ class AnyTorch:
     def outputs(self, given: Any) -> Measurements:
         """Every output by its place in the structure."""
         args, kwargs = self._arguments(given)
-        for name, value in named(self.model(*args, **kwargs), "output"):
+        try:
+            output = self.model(*args, **kwargs)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise refused("PyTorch", given, error) from error
+        for name, value in named(output, "output"):
             yield name, numpy(value)
 
     def layers(self, given: Any) -> Measurements:

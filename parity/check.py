@@ -57,7 +57,7 @@ def check(
         twin: what to compare it with; None: the model itself, carried to the other framework.
             For any other JAX model: any `torch.nn.Module`.
         level: `weights`, `outputs`, `layers`, `gradients`, `optimizer` or `training`; each
-            includes those before it (see DESIGN and docs/numerics.md).
+            includes those before it (see docs/numerics.md).
         dtype: `float64` is the proof; `float32`, `bfloat16` and `float16` compare both sides with
             the float64 result. One or several.
         batch_size: images in a batch, at least 2; odd, so that unequal parts of it show.
@@ -138,9 +138,10 @@ def check_pair(
 
 def _with_precision(diagnosis: Diagnosis, report: Report) -> Diagnosis:
     """A note where float64 has no fault: the arithmetic of a coarser type is to blame."""
-    if diagnosis.causes or diagnosis.unexplained or not report.failures:
+    coarse = [gap for gap in report.failures if gap.dtype != "float64" and gap.note]
+    if diagnosis.causes or diagnosis.unexplained or len(coarse) < len(report.failures):
         return diagnosis
-    first = report.failures[0]
+    first = coarse[0]
     note = (
         f"in float64 both sides agree; in {first.dtype} {first.name} does not ({first.note}): the "
         f"arithmetic of the side that is further away loses digits"

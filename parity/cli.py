@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "mutants", help="how many known bugs the checks catch, and how many the diagnosis names"
     )
     bugs.add_argument("--only", metavar="TEXT", default="", help="bugs whose name or group has it")
+    bugs.add_argument("--list", action="store_true", help="only the names and groups of the bugs")
     bugs.add_argument("--seeds", type=int, default=200, help="healthy pairs (default: 200)")
     bugs.add_argument("--json", metavar="FILE", help="write everything that was measured")
     bugs.set_defaults(run=_mutants)
@@ -206,7 +207,10 @@ def _mutants(options: argparse.Namespace) -> int:
 
     chosen = [m for m in run.MUTANTS if options.only in m.name or options.only == m.group]
     if not chosen and options.only:
-        raise ValueError(f"no bug has {options.only!r} in its name: see `parity mutants --seeds 0`")
+        raise ValueError(f"no bug has {options.only!r} in its name: see `parity mutants --list`")
+    if options.list:
+        print("\n".join(f"{bug.group:13}  {bug.name}" for bug in chosen))
+        return options.code
     with Progress(sys.stderr) as show:
         scores = run.measure(chosen, seeds=options.seeds, progress=show)
     options.code = 0 if scores.passed else MISMATCH

@@ -73,7 +73,7 @@ def check_memory(config: ViTConfig) -> None:
 
 
 def measured(src: Path, dst: Path, formats: tuple[str, str], header: Header) -> dict[str, Any]:
-    """The record of both sides' outputs on random images of the native size.
+    """The record of both sides' outputs on random images of the native size; none of NaN.
 
     `formats` are of source and target, `header` is the source's.
     """
@@ -85,6 +85,9 @@ def measured(src: Path, dst: Path, formats: tuple[str, str], header: Header) -> 
     size, images = next(iter(image_sets(config, IMAGES, SEED).items()))
     with exact():
         read, state = _read(src, formats[0], header)
+        broken = [name for name, array in state.items() if not np.isfinite(array).all()]
+        if broken:
+            return none(f"NaN or infinite values in {broken[0]} of the source; bits were compared")
         ours = _jax_outputs(read.config, state, images)
         del state
         back, state = _read_back(dst, formats[1], header)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from parity import inputs
-from parity.structures import Image, replaced
+from parity.structures import Image, named, replaced
 from vit_spec import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -60,6 +60,21 @@ class AnyFeed:
 
     given: Any
     seed: int
+
+    def __post_init__(self) -> None:
+        leaves = list(named(self.given, "inputs"))
+        wrong = [
+            f"{place} is of type {type(v).__module__}.{type(v).__name__}"
+            for place, v in leaves
+            if not isinstance(v, np.ndarray | np.generic | Image)
+        ]
+        if wrong:
+            raise ValueError(f"inputs= takes NumPy arrays and parity.Image, but {', '.join(wrong)}")
+        for place, value in leaves:
+            if isinstance(value, Image) and len(value.array) < 2:
+                raise ValueError(
+                    f"{place} has {len(value.array)} image(s): one hides mixed-up axes, give 2"
+                )
 
     @property
     def batch_size(self) -> int:

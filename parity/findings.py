@@ -13,15 +13,18 @@ class Location:
     culprit: str  # smallest module that differs when both sides get the same input; "" if none
     own_gap: float  # of `culprit`, fed the same input on both sides
     sound: tuple[str, ...] = ()  # parts of `culprit` that agree when fed the same input
+    reached: str = ""  # the first of them that already gets another input
 
     def __str__(self) -> str:
         text = f"first difference: {self.first}, gap {self.gap:.1e} (bound {self.bound:.1e})"
         if not self.culprit:
             return f"{text}; no module differs when fed the same input"
         own = f"fed the same input, {self.culprit} itself differs by {self.own_gap:.1e}"
-        if self.first not in (self.culprit, "output"):
+        if self.first not in (self.culprit, "output") and self.culprit:
             own = f"{self.first} only inherits it: {own}"
-        if self.sound:
+        if self.reached:
+            own += f", already before {self.reached}: look at what that one is given"
+        elif self.sound:
             own += f", while its parts agree ({', '.join(self.sound)}): look between them"
         return f"{text}; {own}"
 

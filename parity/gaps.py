@@ -162,12 +162,12 @@ def _problem(*arrays: np.ndarray | None) -> str:
         return "shapes differ: " + ", ".join(
             f"{side} {shape}" for side, shape in zip(sides, shapes, strict=False)
         )
-    for side, array in zip(sides, arrays, strict=False):
-        if array is not None and not np.isfinite(wide(array)).all():
-            return (
-                f"{side} has {np.count_nonzero(~np.isfinite(wide(array)))} NaN or infinite values"
-            )
-    return ""
+    broken = [
+        f"{side} has {count} NaN or infinite values"
+        for side, array in zip(sides, arrays, strict=False)
+        if array is not None and (count := np.count_nonzero(~np.isfinite(wide(array))))
+    ]
+    return ", ".join(broken)
 
 
 def wide(array: Any) -> np.ndarray:

@@ -16,11 +16,12 @@ from parity.feeds import AnyFeed, TwinFeed
 from parity.null_gradients import beside_weights, explained, joined, null_biases, told
 from parity.rules import Names, Rule
 from parity.sides import JaxSide, Measurements, Prepare, TorchSide
-from parity.structures import Image, is_float, named
+from parity.structures import is_float
 from parity.subjects import difference, resolve_twins
 from parity.twins import weights
 from vit_spec import count_parameters
 from vit_spec.layout import State, to_jax_layout, to_torch_layout, torch_name
+from vit_spec.names import unknown_name
 from vit_spec.parameters import parameters
 
 Model = vit_jax.ViT | vit_torch.ViT
@@ -126,6 +127,7 @@ class AnyPair:
         self.image_outputs = image_outputs
         self.feed = AnyFeed(given, seed)
         self._alone: tuple[str, ...] = ()
+        self._unpaired: tuple[str, ...] = ()
         self.subject = f"{_called(jax_model)} and {_called(torch_model)}"
         own = AnyTorch(torch_model, "float64").parameters()
         self.parameters = sum(p.numel() for p in own.values())
@@ -138,12 +140,38 @@ class AnyPair:
         if unused and ranks:
             some = ", ".join(list(ranks)[:5])
             raise ValueError(f"{unused[0]} matches no JAX name; they look like {some}")
-        state = theirs.state()
+        state, carried = theirs.state(), ours.state()
+        self._check_targets(ranks, state)
+        firsts = {name: theirs[0] for name, theirs in self.names.torch_names(ranks).items()}
+        alone = [name for name, first in firsts.items() if first not in state]
+        strangers = [name for name in state if name not in carried]
+        if alone and strangers:
+            self._unpaired = (
+                f"names without a partner: {_some(alone)} in JAX, {_some(strangers)} in PyTorch; "
+                f'rules pair them, such as parity.Rule("{alone[0]}", "its name in PyTorch")',
+            )
         try:
-            back = self.names.to_torch(self.names.to_jax(state, ranks))
-        except KeyError:
-            back = {}  # names that one side lacks are reported one by one
-        return ours.state(), state, {**state, **back}
+            through = self.names.to_jax(state, ranks)
+        except KeyError:  # names that one side lacks are reported one by one
+            return carried, state, state
+        shapes = {n: np.shape(v) for n, v in {**ours.params, **ours.buffers}.items()}
+        back = self.names.to_torch(through)
+        for name, first in firsts.items():
+            if carried[first].shape == state[first].shape and through[name].shape != shapes[name]:
+                raise ValueError(
+                    f"{name} has shape {shapes[name]}, and {through[name].shape} when it comes "
+                    f"back from PyTorch: the operation of its rule does not fit, such as "
+                    f"parity.heads of another number of heads"
+                )
+        return carried, state, {**state, **back}
+
+    def _check_targets(self, ranks: dict[str, int], state: State) -> None:
+        """Raises `ValueError` if a rule leads to a name that PyTorch's model does not have."""
+        for ours, theirs, _ in self.names.groups(ranks):
+            for name in theirs:
+                if name not in state:
+                    unknown = unknown_name("PyTorch name", name, state)
+                    raise ValueError(f"a rule takes {ours[0]} to an {unknown}")
 
     def sides(self, dtype: str) -> list[Any]:
         torch = AnyTorch(self.torch_model, dtype)
@@ -167,7 +195,7 @@ class AnyPair:
                 f"{len(shared)} measuring points are compared; {len(alone)} are on one side only, "
                 f"such as {', '.join(alone[:3])}: a Rule between modules pairs them",
             )
-            if alone
+            if alone and self.parameters
             else ()
         )
         streams = [[(n, fitted(n, v)) for n, v in ours], *theirs]
@@ -178,7 +206,7 @@ class AnyPair:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*told(self._without_gradient), *self._alone)
+        return (*self._unpaired, *told(self._without_gradient), *self._alone)
 
     @functools.cached_property
     def _without_gradient(self) -> frozenset[str]:
@@ -216,13 +244,6 @@ def make_pair(
         if twin is None or given is None:
             lacking = "a PyTorch model to compare with" if twin is None else "inputs="
             raise ValueError(f"{_called(model)} is not one of this project's twins: give {lacking}")
-        wrong = [
-            f"{place} is of type {type(v).__module__}.{type(v).__name__}"
-            for place, v in named(given, "inputs")
-            if not isinstance(v, np.ndarray | np.generic | Image)
-        ]
-        if wrong:
-            raise ValueError(f"inputs= takes NumPy arrays and parity.Image, but {', '.join(wrong)}")
         return AnyPair(model, twin, given, rules=rules, image_outputs=image_outputs, seed=seed)
     if given is not None or rules:
         raise ValueError(
@@ -239,6 +260,11 @@ def make_pair(
         preprocess=preprocess,
         training=training,
     )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _is_torch(model: Any) -> bool:

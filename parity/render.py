@@ -37,6 +37,8 @@ def first_failure(report: Report) -> str:
     """What failed first, in one line."""
     if not report.gaps:
         return f"{report.subject}: nothing was compared"
+    if report.diagnosis and report.diagnosis.location:
+        return f"{report.subject}: {report.diagnosis.location}"
     gap = report.failures[0]
     return f"{report.subject}: {gap.level} in {gap.dtype}: {_where(gap)}: {_why(gap)}"
 
@@ -102,8 +104,8 @@ def _verdict(report: Report) -> list[str]:
 def _why(gap: Gap) -> str:
     if gap.vacuous and gap.passed:
         return (
-            "zero on both sides, which proves nothing: "
-            "is the head still untrained? Check a config instead"
+            "zero on both sides, which proves nothing: is the head still untrained? "
+            "Check a config, or a model with random weights, instead"
         )
     return f"gap {gap.gap:.1e}, bound {gap.bound:.1e}" + (f"  ({gap.note})" if gap.note else "")
 

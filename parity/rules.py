@@ -123,7 +123,7 @@ class Names:
                     a.transpose(axes) for a, (_, axes) in zip(arrays, by_law, strict=True)
                 )
             else:
-                arrays = op.to_torch(arrays)
+                arrays = _applied(op.to_torch, ours, arrays, theirs)
             twice = [name for name in theirs if name in converted]
             if twice:
                 raise ValueError(f"{', '.join(ours)} becomes {twice[0]}, as another name does")
@@ -157,9 +157,8 @@ class Names:
                     array = state[theirs[i] if theirs else by_law]
                     converted[name] = array.transpose(np.argsort(axes))
             else:
-                converted.update(
-                    zip(ours, op.to_jax(tuple(state[name] for name in theirs)), strict=True)
-                )
+                arrays = tuple(state[name] for name in theirs)
+                converted.update(zip(ours, _applied(op.to_jax, theirs, arrays, ours), strict=True))
         return converted
 
     def torch_names(self, jax: dict[str, int]) -> dict[str, tuple[str, ...]]:
@@ -185,6 +184,21 @@ class Names:
 _LAW = Op(
     lambda arrays: arrays, lambda arrays: arrays
 )  # marks the law, which needs the leaf's name
+
+
+def _applied(
+    change: Callable[[Arrays], Arrays], names: Iterable[str], arrays: Arrays, into: tuple[str, ...]
+) -> Arrays:
+    try:
+        changed = change(arrays)
+    except (ValueError, IndexError) as error:
+        shapes = ", ".join(f"{n} {a.shape}" for n, a in zip(names, arrays, strict=True))
+        raise ValueError(
+            f"the rule for {', '.join(into)} does not fit {shapes}: {error}"
+        ) from error
+    if len(changed) != len(into):
+        raise ValueError(f"the rule for {', '.join(into)} makes {len(changed)} array(s) of them")
+    return changed
 
 
 def _tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -220,3 +234,8 @@ def _check(rule: Rule) -> None:
     ]
     if any(p != placeholders[0] for p in placeholders):
         raise ValueError(f"{rule}: all names of a rule need the same placeholders")
+    if rule.op is None and len(_tuple(rule.jax)) != len(_tuple(rule.torch)):
+        raise ValueError(
+            f"{rule} pairs {len(_tuple(rule.jax))} names with {len(_tuple(rule.torch))} and has no "
+            f"operation: add one, such as parity.fused(parity.permute(1, 0))"
+        )

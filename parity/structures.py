@@ -16,6 +16,17 @@ class Image:
 
     array: np.ndarray  # (b, H, W, c)
 
+    def __post_init__(self) -> None:
+        kind, shape = type(self.array), getattr(self.array, "shape", ())
+        if not issubclass(kind, np.ndarray):
+            raise ValueError(
+                f"parity.Image takes a NumPy array, not {kind.__module__}.{kind.__name__}"
+            )
+        if self.array.ndim != 4:
+            raise ValueError(
+                f"parity.Image takes images (b, H, W, c), not an array of shape {shape}"
+            )
+
 
 def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Inputs as arguments: a tuple or list of them, a dict of keywords, or one array."""
@@ -35,6 +46,15 @@ def replaced(value: Any, leaf: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(replaced(item, leaf) for item in value)
     return leaf(value) if isinstance(value, Image | np.ndarray) else value
+
+
+def only_image(value: Any) -> np.ndarray | None:
+    """The one image (b, H, W, c) of a structure, or an array that is all there is; else None."""
+    if isinstance(value, np.ndarray):
+        return value
+    found: list[Image] = []
+    replaced(value, lambda leaf: found.append(leaf) if isinstance(leaf, Image) else None)
+    return found[0].array if len(found) == 1 else None
 
 
 def named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -75,3 +95,15 @@ def is_float(array: Any) -> bool:
     if isinstance(array, Tensor):
         return array.dtype.is_floating_point
     return np.asarray(array).dtype.kind not in "iub"
+
+
+def refused(side: str, given: Any, error: Exception) -> ValueError:
+    """What to raise where a model does not take the inputs."""
+    leaves = list(named(given, "inputs"))
+    shapes = ", ".join(
+        f"{place} {getattr(v, 'array', v).shape}{' (Image)' if isinstance(v, Image) else ''}"
+        for place, v in leaves
+    )
+    plain = any(not isinstance(v, Image) and np.ndim(v) == 4 for _, v in leaves)
+    hint = ". Images (b, H, W, c) have to be given as parity.Image(array)" if plain else ""
+    return ValueError(f"{side}'s model fails with {shapes}: {error}{hint}")

@@ -5,24 +5,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from parity.diagnosis import functions
 from parity.diagnosis.embedding import of_images, of_norm_pre, of_tokens
 from parity.diagnosis.localize import Localizer
 from parity.diagnosis.modules import of_modules
-from parity.diagnosis.segments import Identified, Segment, identify
+from parity.diagnosis.segments import Identified, Segment, effect_of, identify
 from parity.diagnosis.trace import Trace, gap_of, make_trace
 from parity.diagnosis.training import explain_training
 from parity.diagnosis.vision import of_attention, of_gates, of_heads, of_pooling, of_residuals
-from parity.diagnosis.weights import of_weights
+from parity.diagnosis.weights import not_finite, of_weights
 from parity.findings import Attempt, Cause, Diagnosis
 from parity.report import LEVELS
-from parity.structures import is_float, tensor
+from parity.structures import is_float, only_image, tensor
 from parity.tolerance import proof_bound
 
 DTYPE = "float64"
 WHOLE = "the model"  # where no part of it differs by itself
+COARSE_GAP = 1e-6
+"""A gap that float32 arithmetic within float64 may leave; its unit is 1.2e-7."""
 
 
 def explain_pair(pair: Any, *, level: str = "training", steps: int = 20) -> Diagnosis:
@@ -45,10 +45,10 @@ class _Explanation:
         self.location: Any = None
 
     def run(self) -> Diagnosis:
-        self._weights()
+        finite = self._weights()
         jax, torch = self.pair.sides(DTYPE)
         sets = self.pair.feed.sets(DTYPE)
-        if self.depth_of_level > 0 and not self._random(jax, torch, sets):
+        if self.depth_of_level > 0 and finite and not self._random(jax, torch, sets):
             for given in sets.values():
                 self._passes(jax, torch, given)
             if not self.causes and set(self.unexplained) <= {WHOLE}:
@@ -66,16 +66,24 @@ class _Explanation:
             notes=tuple(self.notes),
         )
 
-    def _weights(self) -> None:
+    def _weights(self) -> bool:
+        """What differs in the weights; whether all of them are finite."""
         ours, theirs, _ = self.pair.states()
         grid = None if self.config is None else self.config.grid
-        states = ({name: tensor(a) for name, a in state.items()} for state in (ours, theirs))
-        for found in of_weights(*states, grid):
+        ours, theirs = ({n: tensor(a) for n, a in state.items()} for state in (ours, theirs))
+        broken = not_finite(ours, theirs)
+        for name, text in broken.items():
+            self.unexplained.append(name)
+            self.notes.append(f"{name}: {text}; what is computed from it cannot be compared")
+            for state in (ours, theirs):
+                state.pop(name, None)
+        for found in of_weights(ours, theirs, grid):
             if isinstance(found, Cause):
                 self.causes.append(found)
             else:
                 self.unexplained.append(found.place)
                 self.attempts.append(found)
+        return not broken
 
     def _random(self, jax: Any, torch: Any, sets: dict[str, Any]) -> bool:
         """Whether a side gives two answers to one question; nothing else can be told then."""
@@ -112,7 +120,7 @@ class _Explanation:
 
     def _passes(self, jax: Any, torch: Any, given: Any) -> None:
         """One forward pass of each side, part by part."""
-        images = given if isinstance(given, np.ndarray) else None
+        images = only_image(given)
         names = getattr(self.pair, "names", None)
         ours = make_trace(
             "jax", jax.calls(given), jax.state(), names.point if names else lambda p: p, images
@@ -131,11 +139,17 @@ class _Explanation:
         found = len(self.causes) + len(self.unexplained) - before
         if location and location.culprit and not found and not self.causes + self.unexplained:
             self.unexplained.append(location.culprit)
+            if location.own_gap <= COARSE_GAP:
+                self.notes.append(
+                    f"{location.own_gap:.1e} is what float32 leaves: something in "
+                    f"{location.culprit} may be computed in it. Flax's attention, for one, takes "
+                    f"its softmax in float32 whatever the inputs are; dtype='float32' allows for it"
+                )
 
     def _segments(self, trace: Trace, partner: Trace) -> Iterator[Segment]:
         c = self.config
         eps = 1e-6 if c is None else c.norm_eps
-        yield from of_images(trace, raw=getattr(self.pair.feed, "raw", False))
+        yield from of_images(trace, partner, raw=getattr(self.pair.feed, "raw", False))
         if c is not None:
             yield from of_tokens(trace, c)
         yield from of_norm_pre(trace)
@@ -149,6 +163,8 @@ class _Explanation:
 
     def _compare(self, ours: Identified, theirs: Identified, localizer: Localizer) -> None:
         place = ours.segment.place
+        if gap_of(ours.segment.target, theirs.segment.target) <= self.bound:
+            return  # two ways to the same values
         if ours.settings is None or theirs.settings is None:
             optional = ours.segment.optional
             if (ours.settings is None) == (theirs.settings is None):
@@ -164,11 +180,13 @@ class _Explanation:
         for what in dict.fromkeys([*ours.settings, *theirs.settings]):
             a = ours.settings.get(what, "float64")
             b = theirs.settings.get(what, "float64")
-            effect = 0.0 if a == b else self._effect(ours, theirs, localizer)
-            if effect > self.bound and what not in ours.segment.ignored:
+            if a == b or what in ours.segment.ignored:
+                continue
+            effect = effect_of(what, ours, theirs)
+            if effect > self.bound:
                 self.causes.append(
                     Cause(
-                        place=place,
+                        place=place or WHOLE,
                         what=what,
                         jax=a,
                         torch=b,
@@ -176,16 +194,9 @@ class _Explanation:
                         residual=min(ours.residual, theirs.residual)
                         if what in ("arithmetic", "products", "variance")
                         else max(ours.residual, theirs.residual),
-                        places=(place,),
+                        places=(place or WHOLE,),
                     )
                 )
-
-    def _effect(self, ours: Identified, theirs: Identified, localizer: Localizer) -> float:
-        """How much the difference in settings changes what JAX made of its input."""
-        settings = {**(ours.settings or {}), **(theirs.settings or {})}
-        effect = gap_of(ours.segment.predict(settings), ours.segment.target)
-        own = localizer.own_gap(place) if (place := ours.segment.place) in localizer.paths else None
-        return max(effect, own or 0.0)
 
     def _functions(self, jax: Any, torch: Any, sets: dict[str, Any]) -> None:
         """Models without modules in common: only inputs and outputs are seen."""

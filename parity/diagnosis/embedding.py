@@ -4,7 +4,7 @@ Shapes: b images of H x W pixels and c channels, t tokens, d width, (r, s) the g
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -27,14 +27,28 @@ STATISTICS = {
     "CLIP": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "ImageNet mean only": ((0.485, 0.456, 0.406), (1.0,) * 3),
 }
+VALUES: dict[str, Callable[[Tensor], Tensor]] = {
+    "as given": lambda x: x,
+    "divided by 255": lambda x: x / 255,
+    "times 255": lambda x: x * 255,
+    "2 x - 1": lambda x: 2 * x - 1,
+    "(x + 1) / 2": lambda x: (x + 1) / 2,
+}
 
 
-def of_images(trace: Trace, raw: bool) -> Iterator[Segment]:
-    """From the images as given to the first convolution: what a side's preprocessing does."""
-    event = trace.events.get("patch_embed.proj")
-    if event is None or event.input is None or trace.images is None:
+def of_images(trace: Trace, partner: Trace, raw: bool) -> Iterator[Segment]:
+    """From the images as given to the first module that both sides hand them to: what a side's
+    preprocessing does. `raw`: the images are 8-bit values."""
+    images = trace.images
+    if images is None or images.ndim != 4:
         return
-    images, target = trace.images, event.input.permute(0, 2, 3, 1)
+    target = next(
+        (x for path in partner.events if path in trace.events and path
+         if (x := _as_images(trace.events[path].input, images)) is not None
+         and _as_images(partner.events[path].input, images) is not None), None
+    )  # fmt: skip
+    if target is None:
+        return
     knobs: dict[str, tuple[str, ...]] = {
         "channels": ("in order", "reversed (RGB/BGR)"),
         "axes": ("as given", "height and width swapped", "mirrored", "upside down"),
@@ -43,6 +57,8 @@ def of_images(trace: Trace, raw: bool) -> Iterator[Segment]:
         knobs["range"] = ("0 to 1", "0 to 255", "-1 to 1")
         knobs["mean and std"] = tuple(STATISTICS)
         knobs["order of mean and std"] = ("as the channels", "reversed (RGB/BGR)")
+    else:
+        knobs["values"] = tuple(VALUES)
 
     def predict(settings: Settings) -> Tensor | None:
         x = images.flip(-1) if settings["channels"] != "in order" else images
@@ -50,7 +66,7 @@ def of_images(trace: Trace, raw: bool) -> Iterator[Segment]:
         x = x.transpose(1, 2) if axes == "height and width swapped" else x
         x = x.flip(2) if axes == "mirrored" else x.flip(1) if axes == "upside down" else x
         if not raw:
-            return x
+            return VALUES[settings["values"]](x)
         x = {"0 to 1": x / 255, "0 to 255": x, "-1 to 1": x / 127.5 - 1}[settings["range"]]
         mean, std = (torch.tensor(v, dtype=torch.float64)
                      for v in STATISTICS[settings["mean and std"]])  # fmt: skip
@@ -61,6 +77,17 @@ def of_images(trace: Trace, raw: bool) -> Iterator[Segment]:
         return (x - mean) / std
 
     yield Segment("images", target, knobs, predict)
+
+
+def _as_images(x: Tensor | None, like: Tensor) -> Tensor | None:
+    """An input channels-last, if it may be the images: (b, H, W, c) or (b, W, H, c)."""
+    if x is None or x.ndim != 4:
+        return None
+    b, h, w, c = like.shape
+    for image in (x, x.permute(0, 2, 3, 1)):
+        if tuple(image.shape) in ((b, h, w, c), (b, w, h, c)):
+            return image
+    return None
 
 
 def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:

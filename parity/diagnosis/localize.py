@@ -29,7 +29,7 @@ class Localizer:
         )
         if gap <= self.bound:
             return None
-        culprit, sound = self._descend("")
+        culprit, sound, reached = self._descend("")
         own = None if culprit is None else self.own_gap(culprit)
         return Location(
             first=first or "output",
@@ -38,6 +38,7 @@ class Localizer:
             culprit="" if culprit is None else culprit or "the model",
             own_gap=own or 0.0,
             sound=sound,
+            reached=reached,
         )
 
     def gap(self, path: str) -> float:
@@ -56,15 +57,21 @@ class Localizer:
         own = self.own_gap(path)
         return own is not None and own > self.bound
 
-    def _descend(self, path: str) -> tuple[str | None, tuple[str, ...]]:
+    def _descend(self, path: str) -> tuple[str | None, tuple[str, ...], str]:
+        """The smallest module that differs by itself, its parts that do not, and the first of them
+        that already got another input."""
         parts = [p for p in self.paths if p and self._parent(p) == path]
+        reached = ""
         for part in parts:
             if self.differs(part):
                 return self._descend(part)
-        sound = tuple(p for p in parts if self.own_gap(p) is not None)
+            if self.own_gap(part) is not None and self.gap(part) > self.bound:
+                reached = part  # all before it agree, so what differs lies between them
+                break
+        sound = tuple(p for p in parts if self.own_gap(p) is not None and not self.differs(p))
         if path in self.paths and self.differs(path):
-            return path, sound
-        return (path if "" in self.paths else None), sound
+            return path, sound, reached
+        return (path if "" in self.paths else None), sound, reached
 
     def _parent(self, path: str) -> str:
         """The nearest module around `path` that was called on both sides."""
@@ -79,11 +86,20 @@ class Localizer:
         try:
             output = self._run(ours, *_arguments(ours, theirs))
         except Exception:  # the module takes other arguments than its twin, or needs its parent
-            return None
+            return self.gap(path) if self._same_inputs(ours, theirs) else None
         if output is None:
             return None
         theirs_out = theirs.output
         return gap_of(_like(_standard(output, ours), theirs_out), theirs_out)
+
+    def _same_inputs(self, ours: Event, theirs: Event) -> bool:
+        """Whether every array that one side got is one that the other got, within the bound."""
+        a, b = ([_standard(v, event) for v in _arrays(event)] for event in (ours, theirs))
+        return bool(a and b) and all(
+            any(gap_of(_like(y, x), x) <= self.bound for y in others)
+            for each, others in ((a, b), (b, a))
+            for x in each
+        )
 
     def _run(self, event: Event, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = event.module
@@ -99,8 +115,7 @@ class Localizer:
 
 def _arguments(ours: Event, theirs: Event) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """JAX's arguments with PyTorch's arrays in their places, in the order of both calls."""
-    given = [v for v in (*theirs.call.args, *theirs.call.kwargs.values()) if _is_array(v)]
-    wanted = [v for v in (*ours.call.args, *ours.call.kwargs.values()) if _is_array(v)]
+    given, wanted = _arrays(theirs), _arrays(ours)
     if len(given) != len(wanted) or not wanted:
         raise ValueError("the two modules take different arguments")
     arrays = iter(given)
@@ -110,6 +125,11 @@ def _arguments(ours: Event, theirs: Event) -> tuple[tuple[Any, ...], dict[str, A
 
     args = tuple(filled(value) for value in ours.call.args)
     return args, {name: filled(value) for name, value in ours.call.kwargs.items()}
+
+
+def _arrays(event: Event) -> list[Any]:
+    """Floating-point arrays that a module was called with, in order."""
+    return [v for v in (*event.call.args, *event.call.kwargs.values()) if _is_array(v)]
 
 
 def _is_array(value: Any) -> bool:
@@ -130,7 +150,7 @@ def _fitting(array: np.ndarray, like: Any, kind: str) -> Any:
 
 def _standard(output: Any, event: Event) -> Tensor:
     array = numpy(output)
-    if array.ndim == 4 and event.kind.startswith(IMAGE_MODULES):
+    if array.ndim == 4 and event.kind.startswith(IMAGE_MODULES) and not isinstance(output, Tensor):
         array = np.moveaxis(array, -1, 1)
     return tensor(array)
 

@@ -4,6 +4,7 @@ Shapes: b images, i inputs, o outputs of a layer.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -51,7 +52,10 @@ def of_modules(trace: Trace, partner: Trace) -> Iterator[Segment]:
                 (e.module for e in (event, twin) if isinstance(e.module, nn.Conv2d)), None
             )
             if module is not None:
-                yield _conv(trace, event, weight, module)
+                segment = _conv(trace, event, weight, module)
+                if twin.input is not None and twin.input.shape != event.input.shape:
+                    segment = replace(segment, ignored=("padding",))  # one side pads before it
+                yield segment
     yield from _activations(trace)
 
 

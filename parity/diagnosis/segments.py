@@ -77,6 +77,34 @@ def identify(segment: Segment, bound: float) -> Identified:
     return Identified(segment, None, attempts[0][1], tuple(attempts[:5]))
 
 
+def effect_of(what: str, ours: Identified, theirs: Identified) -> float:
+    """How much one behaviour changes what a side made of its own input.
+
+    Zero where neither side's input can be treated as the other side treats its own, while the
+    outputs have one shape: the two only draw the line between their parts elsewhere.
+    """
+    if not (what in ours.segment.knobs and what in theirs.segment.knobs):
+        return max(ours.residual, theirs.residual)  # what the usual formula leaves
+    gaps = []
+    for one, other in ((ours, theirs), (theirs, ours)):
+        changed = _swapped(what, one, other)
+        if changed is not None and changed.shape == one.segment.target.shape:
+            gaps.append(gap_of(changed, one.segment.target))
+    if gaps:
+        return max(gaps)
+    return 0.0 if ours.segment.target.shape == theirs.segment.target.shape else float("inf")
+
+
+def _swapped(what: str, one: Identified, other: Identified) -> Tensor | None:
+    """What one side would make of its input with one behaviour of the other's."""
+    if one.settings is None or other.settings is None:
+        return None
+    form = other.settings[what]
+    if form not in one.segment.knobs[what]:
+        return None
+    return one.segment.predict({**one.settings, what: form})
+
+
 def _combinations(knobs: dict[str, tuple[str, ...]], unusual: int) -> Iterator[dict[str, str]]:
     usual = {name: forms[0] for name, forms in knobs.items()}
     for names in itertools.combinations(knobs, unusual):

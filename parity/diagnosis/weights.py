@@ -19,17 +19,24 @@ from parity.findings import Attempt, Cause
 
 Hypothesis = tuple[str, Tensor]
 PARTS = ("query", "key", "value")
+FEW = 4  # names without a partner that are listed one by one
 
 
 def of_weights(
     jax: Mapping[str, Tensor], torch_state: Mapping[str, Tensor], grid: tuple[int, int] | None
 ) -> Iterator[Cause | Attempt]:
     """A cause for every tensor that differs, or the nearest attempt where none fits."""
+    alone = [name for name in {**torch_state, **jax} if name not in jax.keys() & torch_state.keys()]
+    if len(alone) > FEW:  # names that do not mirror, more likely than parameters left out
+        counts = (len(jax.keys() - torch_state.keys()), len(torch_state.keys() - jax.keys()))
+        ours, theirs = (f"{n} without a partner" for n in counts)
+        yield _cause("parameters", "names", ours, theirs)
     for name in dict.fromkeys([*torch_state, *jax]):
         ours, theirs = jax.get(name), torch_state.get(name)
         if ours is None or theirs is None:
             lacks = "JAX" if ours is None else "PyTorch"
-            yield _cause(name, "parameter", *_sides("has none", "has it", lacks))
+            if len(alone) <= FEW:
+                yield _cause(name, "parameter", *_sides("has none", "has it", lacks))
             continue
         if ours.shape == theirs.shape and torch.equal(ours, theirs):
             continue
@@ -51,11 +58,28 @@ def of_weights(
         elif (text := _rounded(ours, theirs)) is not None:
             yield _cause(name, "values", *text, gap, 0.0)
         else:
-            text, residual = min(tried, key=lambda pair: pair[1], default=("", gap))
+            shapes = f"shape {tuple(ours.shape)} in JAX, {tuple(theirs.shape)} in PyTorch"
+            text, residual = min(tried, key=lambda pair: pair[1], default=(shapes, gap))
             if residual >= gap and ours.shape == theirs.shape:
                 count = int((ours != theirs).sum())
                 text = f"{count} of {ours.numel()} values differ, no rearrangement comes nearer"
             yield Attempt(place=name, hypothesis=text, residual=min(residual, gap))
+
+
+def not_finite(jax: Mapping[str, Tensor], torch_state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Tensors with NaN or infinite values, and how many of them either side has."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys([*torch_state, *jax]):
+        counts = {
+            side: int((~torch.isfinite(state[name])).sum())
+            for side, state in (("JAX", jax), ("PyTorch", torch_state))
+            if name in state
+        }
+        if any(counts.values()):
+            found[name] = "NaN or infinite values: " + ", ".join(
+                f"{count} in {side}" for side, count in counts.items()
+            )
+    return found
 
 
 def _cause(

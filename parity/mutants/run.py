@@ -67,9 +67,19 @@ class Scores:
         return sum(s.logits > tolerance for s in self.scores) / max(1, len(self.scores))
 
     @property
+    def missed(self) -> dict[str, float]:
+        """Targets that are not met. They are shares of the whole list; of a part of it, float64
+        must catch all."""
+        if not self.scores:
+            return {}
+        whole = len(self.scores) == len(MUTANTS)
+        targets = TARGETS if whole else {"float64": TARGETS["float64"]}
+        return {what: least for what, least in targets.items() if self.share(what) < least}
+
+    @property
     def passed(self) -> bool:
-        """All targets are met."""
-        return not self.alarms and all(self.share(k) >= v for k, v in TARGETS.items())
+        """All targets are met, and no healthy pair failed."""
+        return not self.alarms and not self.missed
 
 
 def measure(

@@ -22,7 +22,11 @@ def render(scores: Scores) -> str:
         lines += ["", *_shares(scores)]
     alarms = _alarms(scores) if scores.seeds else ["no healthy pair was checked for false alarms"]
     lines += ["", *alarms]
-    return "\n".join([*lines, "", "PASS" if scores.passed else "FAIL"])
+    reasons = [f"{what} {scores.share(what):.1%}, at least {least:.0%} are needed"
+               for what, least in scores.missed.items()]  # fmt: skip
+    reasons += [f"{len(scores.alarms)} false alarms"] if scores.alarms else []
+    verdict = f"FAIL: {'; '.join(reasons)}" if reasons else "PASS"
+    return "\n".join([*lines, "", verdict])
 
 
 def to_json(scores: Scores) -> dict[str, Any]:

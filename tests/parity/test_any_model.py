@@ -206,6 +206,7 @@ def linear(params, x):
 
 FLAT = {"a": {"kernel": np.ones((4, 3), "float32")}}
 X = np.ones((2, 4))
+THREE = parity.fused(parity.permute(1, 0))
 
 
 @pytest.mark.parametrize(
@@ -216,16 +217,44 @@ X = np.ones((2, 4))
         ((linear, {"a": {"kernel": 1.0, "name": "b"}}), {"inputs": X}, "a.kernel is of type float"),
         (
             (linear, FLAT),
-            {"inputs": X, "rules": [parity.Rule(("a.kernel", "b.kernel"), "a.weight")]},
+            {"inputs": X, "rules": [parity.Rule(("a.kernel", "b.kernel"), "a.weight", THREE)]},
             "matches a.kernel, but there is no b.kernel",
         ),
+        (
+            (linear, FLAT),
+            {"inputs": X, "rules": [parity.Rule(("a.kernel", "b.kernel"), "weight")]},
+            "pairs 2 names with 1 and has no operation",
+        ),
+        (
+            (linear, FLAT),
+            {"inputs": X, "rules": [parity.Rule("a.kernel", "a.wieght")]},
+            "a rule takes a.kernel to an unknown PyTorch name 'a.wieght'",
+        ),
+        (
+            (linear, FLAT),
+            {"inputs": X, "rules": [parity.Rule("a.kernel", "weight", parity.permute(2, 0, 1))]},
+            r"the rule for weight does not fit a.kernel \(4, 3\)",
+        ),
+        ((linear, FLAT), {"inputs": np.ones((2, 5))}, r"model fails with inputs \(2, 5\)"),
+        ((linear, FLAT), {"inputs": np.ones((2, 5, 5, 3))}, "as parity.Image"),
         (
             (linear, FLAT),
             {"inputs": X, "rules": [parity.Rule("{part}.kernel", "weight")]},
             "all names of a rule need the same placeholders",
         ),
     ],
-    ids=["no_inputs", "tensor", "no_array", "half_a_rule", "placeholders"],
+    ids=[
+        "no_inputs",
+        "tensor",
+        "no_array",
+        "half_a_rule",
+        "no_op",
+        "typo",
+        "axes",
+        "shape",
+        "no_image",
+        "placeholders",
+    ],
 )
 def test_what_cannot_be_checked_is_named_with_the_way_out(model, options, message):
     with pytest.raises(ValueError, match=message):
