@@ -1,8 +1,10 @@
 """Writes a container of any kind, tensor by tensor, beside its place, and then renames it."""
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from vit_spec.checkpoint import replacing
 from vit_spec.names import unknown_name
 
 KINDS = ("safetensors", "npz", "msgpack", "torch")
+FLOW = 1 << 24
 _WRITERS = {"npz": write_npz, "msgpack": write_msgpack, "torch": write_torch}
 
 
@@ -52,12 +55,27 @@ def write(
         if info != Info.of(info.dtype, info.shape):
             raise ValueError(f"{name!r} is declared {info}, whose nbytes is not what it needs")
     checked = Values(tensors, values)
-    with replacing(path) as temporary, temporary.open("wb") as out:
+    with replacing(path) as temporary, io.BufferedWriter(_Flowing(temporary, "wb")) as out:
         if kind == "safetensors":
             write_safetensors(out, tensors, checked, metadata or {})
         else:
             _WRITERS[kind](out, tensors, checked)
     _flush_directory(path.parent)
+
+
+class _Flowing(io.FileIO):
+    """A file that the disk writes while the next tensors are computed, not all of it at the end."""
+
+    _waiting = 0
+
+    def write(self, data: Any, /) -> int:
+        """Starts writing out every few megabytes, where the system can be told to."""
+        count = super().write(data)
+        self._waiting += count
+        if self._waiting >= FLOW and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # Linux starts at once
+            self._waiting = 0
+        return count
 
 
 def _flush_directory(folder: Path) -> None:
