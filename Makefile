@@ -10,13 +10,14 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types unit fuzz format clean
+.PHONY: help train test lint types unit fuzz formats format clean
 
 help:
 	@echo "make train   train on handwritten digits, load in PyTorch, prove equal  (ARGS='fashion_mnist --help')"
 	@echo "make test    lint, types and all tests"
 	@echo "make lint, make types, make unit   its parts; each sets up $(VENV) first"
 	@echo "make fuzz    damaged tensor files for up to eight minutes  (ARGS='--inputs 50000 --seed 1')"
+	@echo "make formats measure every format of others and write docs/formats.md"
 	@echo "make format  rewrite the code in the project's style"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
@@ -37,6 +38,9 @@ unit: $(VENV)/test.stamp
 
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz_containers $(ARGS)
+
+formats: $(VENV)/test.stamp
+	$(BIN)/python -m tests.formats_matrix
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .

@@ -120,3 +120,15 @@ def stacked(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             blocks = [params[name.replace("block_0", f"block_{i}", 1)] for i in range(DEPTH)]
             found[name.replace("encoderblock_0", "encoderblock")] = np.stack(blocks)
     return found
+
+
+def unstacked(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `stacked`; blocks that are apart stay so."""
+    found = {}
+    for name, array in params.items():
+        if name.startswith("Transformer/encoderblock/"):
+            blocks = {name.replace("block/", f"block_{i}/", 1): a for i, a in enumerate(array)}
+            found |= blocks
+        else:
+            found[name] = array
+    return found

@@ -5,6 +5,7 @@ import pytest
 import parity
 import vit_torch
 from parity.inputs import random_state
+from tests.twin_models import BOUND
 from vit_spec import ViTConfig
 
 TINY = ViTConfig(
@@ -15,6 +16,22 @@ TINY = ViTConfig(
 @pytest.fixture
 def tiny() -> ViTConfig:
     return TINY
+
+
+@pytest.fixture
+def matrix(record_property, request):
+    """Checks both gaps of a format to an oracle, and records them for docs/formats.md."""
+    variant = request.node.callspec.id if hasattr(request.node, "callspec") else "plain"
+
+    def record(format, model, loader, *, inward, outward, folds=False):
+        assert inward < BOUND and outward < BOUND, (inward, outward)
+        row = {
+            "format": format, "model": model, "variant": variant, "inward": inward,
+            "outward": outward, "loader": loader, "folds": folds,
+        }  # fmt: skip
+        record_property("row", row)
+
+    return record
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import parity
 import vit_torch
 from parity.certificate_file import read as read_certificate
 from parity.inputs import random_state
-from tests.oracles.linen_trees import LinenViT, apply, stacked, tree
-from tests.parity.format_oracles import BOUND, assert_same_bits, gap_of_ours, images, tensors
+from tests.oracles.linen_trees import LinenViT, apply, stacked, tree, unstacked
+from tests.parity.format_oracles import assert_same_bits, gap_of_ours, images, tensors
 from tests.twin_models import TINY, relative_gap
 
 AUGREG = {"plain": {}, "pre_logits": {"pre_logits": 24}}
@@ -24,46 +24,57 @@ NHWC = X.permute(0, 2, 3, 1).numpy()
 
 
 @pytest.mark.parametrize("options", AUGREG.values(), ids=AUGREG)
-def test_augreg(options, tmp_path, x64):
-    check(LinenViT("augreg", **options), "augreg", lambda params: params, tmp_path)
+def test_augreg(options, tmp_path, x64, matrix):
+    check(LinenViT("augreg", **options), "augreg", lambda params: params, tmp_path, matrix)
 
 
 @pytest.mark.parametrize("options", BIG_VISION.values(), ids=BIG_VISION)
-def test_big_vision(options, tmp_path, x64):
-    check(LinenViT("big_vision", **options), "big_vision", prefixed, tmp_path)
+def test_big_vision(options, tmp_path, x64, matrix):
+    check(LinenViT("big_vision", **options), "big_vision", prefixed, tmp_path, matrix)
 
 
 @pytest.mark.parametrize("options", BIG_VISION.values(), ids=BIG_VISION)
-def test_big_vision_stacked(options, tmp_path, x64):
+def test_big_vision_stacked(options, tmp_path, x64, matrix):
     model = LinenViT("big_vision", **options)
-    check(model, "big_vision_scan", lambda params: prefixed(stacked(params)), tmp_path)
+    check(model, "big_vision_scan", lambda params: prefixed(stacked(params)), tmp_path, matrix)
 
 
 def prefixed(params):
     return {f"params/{name}": array for name, array in params.items()}
 
 
-def check(model, format, published, tmp_path):
+def loaded(file):
+    """What Linen takes of a file: names without the prefix, blocks apart."""
+    found = {name.removeprefix("params/"): array for name, array in tensors(file).items()}
+    return unstacked(found)
+
+
+def check(model, format, published, tmp_path, matrix):
     """In, compared with the Linen module, out, and the same bits for that module to load."""
     params = tree(model)
     np.savez(tmp_path / "theirs.npz", **published(params))
     ours = parity.convert(tmp_path / "theirs.npz", tmp_path / "ours")
     assert parity.inspect(tmp_path / "theirs.npz").format == format
-    assert gap_of_ours(ours, X, torch.tensor(apply(model, params, NHWC))) < BOUND
+    expected = apply(model, params, NHWC)
+    inward = gap_of_ours(ours, X, torch.tensor(expected))
     back = parity.convert(ours, tmp_path / "back.npz", target=format)
+    outward = relative_gap(apply(model, loaded(back), NHWC), expected)
+    matrix(format, "its Linen module", "Linen's apply", inward=inward, outward=outward)
     assert_same_bits(tmp_path / "theirs.npz", back)
 
 
-def test_big_vision_takes_the_position_of_the_class_token_into_the_token(tmp_path, x64):
+def test_big_vision_takes_the_position_of_the_class_token_into_the_token(tmp_path, x64, matrix):
     config = TINY.replace(activation="gelu_tanh", num_classes=5, mlp_width=48)
     ours = vit_torch.api.from_state(config, random_state(config, 0))
     vit_torch.save(ours, tmp_path / "ours")
     file = parity.convert(tmp_path / "ours", tmp_path / "x.npz", target="big_vision")
-    params = {name.removeprefix("params/"): array for name, array in tensors(file).items()}
     with torch.no_grad():
         expected = ours(X)
-    assert relative_gap(apply(LinenViT("big_vision"), params, NHWC), expected) < BOUND
+    outward = relative_gap(apply(LinenViT("big_vision"), loaded(file), NHWC), expected)
     again = parity.convert(file, tmp_path / "again")
+    inward = gap_of_ours(again, X, expected)
+    name = "ViT with a position of the class token"
+    matrix("big_vision", name, "Linen's apply", inward=inward, outward=outward, folds=True)
     assert_same_bits(
         file, parity.convert(again, tmp_path / "twice.npz", target="big_vision")
     )  # folded once, it stays

@@ -32,7 +32,7 @@ RELEASES = {  # format, architecture, arguments, timm's names -> the release's, 
 
 
 @pytest.mark.parametrize("case", RELEASES)
-def test_a_release(case, tmp_path):
+def test_a_release(case, tmp_path, matrix):
     import timm
     from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -57,14 +57,15 @@ def test_a_release(case, tmp_path):
 
     told = None if format not in ("mae", "dino") or "fc_norm.weight" in published else format
     ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours", source=told)
-    assert gap_of_ours(ours, x, expected) < BOUND
+    inward = gap_of_ours(ours, x, expected)
     back = parity.convert(ours, tmp_path / "back.pth", target=format)
     state = torch.load(back, weights_only=True)
     loaded = timm.create_model(name, **arguments).double().eval()
     state = checkpoint_filter_fn(state, loaded, adapt_layer_scale=True)
     loaded.load_state_dict(state, strict=True)
     with torch.no_grad():
-        assert relative_gap(loaded(x), expected) < BOUND
+        outward = relative_gap(loaded(x), expected)
+    matrix(format, name, "timm's filter, strict", inward=inward, outward=outward)
     assert_same_bits(tmp_path / "theirs.pth", back)
 
 
@@ -108,7 +109,7 @@ OPEN_CLIP = {
 
 
 @pytest.mark.parametrize(("name", "changes"), OPEN_CLIP.values(), ids=OPEN_CLIP)
-def test_open_clip(name, changes, tmp_path):
+def test_open_clip(name, changes, tmp_path, matrix):
     """OpenAI's names, of which timm makes its own; `tests/oracles` has open_clip itself."""
     import timm
     from timm.models.vision_transformer import checkpoint_filter_fn
@@ -132,13 +133,14 @@ def test_open_clip(name, changes, tmp_path):
     (theirs / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
 
     ours = parity.convert(theirs, tmp_path / "ours")
-    assert gap_of_ours(ours, x, expected) < BOUND
+    inward = gap_of_ours(ours, x, expected)
     back = parity.convert(ours, tmp_path / "back", target="open_clip")
     loaded = timm.create_model(name, **arguments).double().eval()
     state = checkpoint_filter_fn(load_file(back / "open_clip_model.safetensors"), loaded)
     loaded.load_state_dict(state, strict=True)
     with torch.no_grad():
-        assert relative_gap(loaded(x), expected) < BOUND
+        outward = relative_gap(loaded(x), expected)
+    matrix("open_clip", name, "timm's filter, strict", inward=inward, outward=outward)
     assert_same_bits(theirs, back)
 
 

@@ -1,0 +1,1 @@
+"""Measurements side by side, each one command. Not part of the package."""

@@ -1,0 +1,270 @@
+"""Speed and memory of `parity convert` beside cp, transformers and timm on the same weights.
+
+Every measurement is a process of its own, from start to the end of its `fsync`, in rounds: each
+method once a round, in random order, after one round that does not count. The source is in the page
+cache. A ratio is of two methods of one round: the time of the first by that of the second. With
+`--memory` each conversion runs once, there and back, in a limited address space (Linux).
+
+    python -m benchmarks.convert --model L/16 --rounds 7 --json convert.json
+    python -m benchmarks.convert --model G/14 --memory
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from parity import containers, convert
+from vit_spec import Header, full_name, get, parameters
+
+FORMATS = ("hf_vit", "big_vision", "timm")
+PACKAGES = ("numpy", "safetensors", "torch", "transformers", "timm")
+OPERATORS = """
+import torch
+library = torch.library.Library("torchvision", "DEF")
+library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""  # what torchvision's Python files ask for if it was built for another torch
+TRANSFORMERS = """
+import sys, time
+from transformers import ViTForImageClassification
+begin = time.perf_counter()
+model = ViTForImageClassification.from_pretrained(sys.argv[1])
+print("load", time.perf_counter() - begin)
+model.save_pretrained(sys.argv[2])
+"""
+TIMM = """
+import sys, time, timm, safetensors.torch
+begin = time.perf_counter()
+model = timm.create_model(sys.argv[3], num_classes=int(sys.argv[4]))
+timm.models.load_checkpoint(model, sys.argv[1])
+print("load", time.perf_counter() - begin)
+safetensors.torch.save_file(model.state_dict(), sys.argv[2])
+"""
+MEASURED = """
+import sys
+from parity.cli import main
+code = main(sys.argv[1:])
+for line in open("/proc/self/status"):
+    if line.startswith(("VmPeak", "VmHWM")):
+        print(line, end="", file=sys.stderr)
+sys.exit(code)
+"""
+ALONE = ", its loading alone"  # in the process, after its imports
+PAIRS = (
+    *((f"parity {name}", other) for name in FORMATS for other in ("cp", "cp, fsync")),
+    ("parity hf_vit, certificate", "cp, fsync"),
+    ("parity hf_vit", "transformers load + save"),
+    ("parity timm", "timm load + save"),
+    ("parity hf_vit", f"transformers load + save{ALONE}"),
+    ("parity timm", f"timm load + save{ALONE}"),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures, prints the table and writes the JSON."""
+    options = _parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=options.dir) as name:
+        folder = Path(name)
+        size = make(folder / "ours", options.model)
+        need, free = 2 * size, shutil.disk_usage(folder).free
+        if free < need:
+            sys.exit(f"{folder} has {free / 1e9:.1f} GB free; {need / 1e9:.1f} more are needed")
+        print(f"{options.model}: {size / 1e9:.2f} GB in float32\n")
+        if options.memory:
+            _finish(options, {"bytes": size, "conversions": memory(folder, options.limit)})
+            return
+        convert(folder / "ours", folder / "hf", target="hf_vit", certificate=False)
+        methods = {n: c for n, c in commands(folder, options.model).items() if options.only in n}
+        times = measure(methods, folder / "out", options)
+    print(f"{'method':44} {'seconds':>8} {'from':>7} {'to':>7} {'GB/s':>7}")
+    for method, found in times.items():
+        middle = statistics.median(found)
+        print(
+            f"{method:44} {middle:8.2f} {min(found):7.2f} {max(found):7.2f} "
+            f"{size / 1e9 / middle:7.2f}"
+        )
+    print(f"\n{'time of / time of':64} {'median':>7} {'from':>7} {'to':>7}")
+    rows = []
+    for one, other in PAIRS:
+        if one not in times or other not in times:
+            continue
+        found = [a / b for a, b in zip(times[one], times[other], strict=True)]
+        rows.append({"of": one, "by": other, "ratios": found, "median": statistics.median(found)})
+        print(
+            f"{one + ' / ' + other:64} {statistics.median(found):7.2f} {min(found):7.2f} "
+            f"{max(found):7.2f}"
+        )
+    _finish(options, {"bytes": size, "seconds": times, "ratios": rows})
+
+
+def _finish(options: argparse.Namespace, record: dict[str, object]) -> None:
+    if options.json:
+        record |= circumstances(options)
+        Path(options.json).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def make(folder: Path, model: str) -> int:
+    """A checkpoint of random values, written tensor by tensor; its size in bytes."""
+    header = Header(config=dataclasses.replace(get(model), activation="gelu_tanh"))
+    shapes = parameters(header.config)
+    infos = {name: containers.Info.of("float32", shape) for name, shape in shapes.items()}
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    containers.write(
+        folder / "model.safetensors",
+        "safetensors",
+        infos,
+        lambda name: rng.standard_normal(shapes[name], np.float32) * np.float32(0.02),
+        metadata={"format": "pt", "vitwin": header.to_json()},
+    )
+    (folder / "config.json").write_text(header.to_json(), encoding="utf-8")
+    return sum(info.nbytes for info in infos.values())
+
+
+def commands(folder: Path, model: str) -> dict[str, list[str]]:
+    """The methods; OUT stands for what they write."""
+    file, python = str(folder / "ours" / "model.safetensors"), sys.executable
+    parity = [python, "-m", "parity", "convert"]
+    ours = [*parity, "--no-verify", str(folder / "ours"), "OUT", "--to"]
+    found = {"cp": ["cp", file, "OUT"]}
+    found["cp, fsync"] = ["sh", "-c", 'cp "$0" "$1" && sync "$1"', file, "OUT"]
+    found |= {f"parity {name}": [*ours, name, "--no-certificate"] for name in FORMATS}
+    found["parity hf_vit, certificate"] = [*ours, "hf_vit"]
+    found["parity convert --help"] = [*parity, "--help"]
+    prelude = "" if not _version("torchvision") or _imports("torchvision") else OPERATORS
+    if _version("transformers"):
+        script = [python, "-c", prelude + TRANSFORMERS, str(folder / "hf"), "OUT"]
+        found["transformers load + save"] = script
+    if _version("timm"):
+        config = get(model)
+        arguments = [full_name(model), str(config.num_classes)]
+        found["timm load + save"] = [python, "-c", prelude + TIMM, file, "OUT", *arguments]
+    return found
+
+
+def measure(
+    methods: dict[str, list[str]], out: Path, options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Seconds of every method in every round."""
+    times: dict[str, list[float]] = {method: [] for method in methods}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or nothing is compiled before it is run
+    order, shuffled = list(methods), random.Random(0)
+    for number in range(options.rounds + 1):
+        shuffled.shuffle(order)
+        for method in order:
+            command = [str(out) if part == "OUT" else part for part in methods[method]]
+            begin = time.perf_counter()
+            result = subprocess.run(command, env=environment, capture_output=True, text=True)
+            seconds = time.perf_counter() - begin
+            if result.returncode:
+                sys.exit(f"{method} failed: {result.stderr[-2000:]}")
+            if number:
+                times[method].append(seconds)
+                alone = [line.split()[1] for line in result.stdout.splitlines() if "load " in line]
+                if alone:
+                    times.setdefault(method + ALONE, []).append(float(alone[0]))
+            _remove(out)
+            os.sync()  # the next one does not wait for this one's data
+    return times
+
+
+def memory(folder: Path, limit: int) -> list[dict[str, object]]:
+    """Each format there and back under `ulimit -v`, in kilobytes; prints peaks and seconds.
+
+    The certificates that are written compare every bit. Resident memory counts mapped pages, too.
+    """
+    print(f"ulimit -v {limit}\n\n{'conversion':32} {'seconds':>8} {'resident':>9} {'addresses':>9}")
+    rows: list[dict[str, object]] = []
+    ours, there, back = folder / "ours", folder / "there", folder / "back"
+    for name in FORMATS:
+        for source, target, arguments in ((ours, there, ["--to", name]), (there, back, [])):
+            limited = f'ulimit -v {limit} && exec "$0" "$@"'
+            command = ["sh", "-c", limited, sys.executable, "-c", MEASURED, "convert"]
+            command += ["--no-verify", str(source), str(target), *arguments]
+            begin = time.perf_counter()
+            result = subprocess.run(command, capture_output=True, text=True)
+            seconds = time.perf_counter() - begin
+            if result.returncode:
+                sys.exit(f"{' '.join(command[7:])} failed: {result.stderr[-2000:]}")
+            peaks = {line.split()[0]: int(line.split()[1]) for line in result.stderr.splitlines()}
+            resident, addresses = peaks["VmHWM:"], peaks["VmPeak:"]
+            what = f"{name}, {'there' if arguments else 'back'}"
+            print(f"{what:32} {seconds:8.1f} {resident / 1e3:6.0f} MB {addresses / 1e3:6.0f} MB")
+            rows.append(
+                {"of": what, "seconds": seconds, "VmHWM_kB": resident, "VmPeak_kB": addresses}
+            )
+        _remove(there)
+        _remove(back)
+    return rows
+
+
+def _remove(out: Path) -> None:
+    if out.is_dir():
+        shutil.rmtree(out)
+    out.unlink(missing_ok=True)
+    out.with_name(out.name + ".parity.json").unlink(missing_ok=True)
+
+
+def circumstances(options: argparse.Namespace) -> dict[str, object]:
+    """Machine, versions and settings."""
+    return {
+        "machine": {
+            "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count(),
+        },
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "settings": {
+            "model": options.model, "rounds": options.rounds, "threads": options.threads,
+            "load_average": os.getloadavg(),
+        },
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _imports(package: str) -> bool:
+    command = [sys.executable, "-c", f"import {package}"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="L/16", help="variant of timm (default: L/16)")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="of OpenMP, for the others")
+    parser.add_argument("--dir", metavar="DIR", help="on the disk to be measured; default: /tmp")
+    parser.add_argument("--only", metavar="TEXT", default="", help="methods whose name has it")
+    parser.add_argument("--memory", action="store_true", help="memory of conversions, there, back")
+    parser.add_argument("--limit", type=int, default=3_000_000, metavar="KB", help="of --memory")
+    parser.add_argument("--json", metavar="FILE")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
