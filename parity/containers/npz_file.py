@@ -1,7 +1,6 @@
 """NumPy's .npz: a zip archive of arrays; stored ones are mapped, deflated ones inflated."""
 
 import re
-import struct
 import zipfile
 from collections.abc import Mapping
 from typing import BinaryIO
@@ -14,10 +13,9 @@ from parity.containers.info import Info
 from parity.containers.npy_header import MOST, Head, head, read_head
 from parity.containers.values import Values
 from parity.containers.zip_directory import STORED, Member, inflated, members, start_of
+from parity.containers.zip_writing import aligned
 
 SUFFIX = ".npy"
-ALIGNMENT = 64
-PADDING = 0xD935  # the extra field by which Android aligns members, too
 
 
 class NpzFile(FileContainer):
@@ -89,13 +87,7 @@ def write_npz(out: BinaryIO, tensors: Mapping[str, Info], values: Values) -> Non
                     f"{name!r} cannot be the name of a member of .npz: rename it, without '..', "
                     "backslash and a leading slash or drive"
                 )
-            entry = zipfile.ZipInfo(name + SUFFIX)
-            start = head(info)
-            # zipfile adds 20 bytes for sizes beyond 32 bits
-            fixed = out.tell() + 30 + len(entry.filename.encode()) + 20 + 4
-            gap = -fixed % ALIGNMENT
-            entry.extra = struct.pack("<HH", PADDING, gap) + bytes(gap)
-            with archive.open(entry, "w", force_zip64=True) as member:
-                member.write(start)
+            with aligned(archive, out, name + SUFFIX) as member:
+                member.write(head(info))
                 for piece in values.pieces(name):
                     member.write(piece)

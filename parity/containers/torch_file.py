@@ -1,13 +1,14 @@
 """PyTorch's pickles, only through `torch.load(weights_only=True)`; zip archives are mapped."""
 
+import argparse
 import contextlib
 import pickle
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from parity.containers.container import Container, left_out
 from parity.containers.files import File, broken, frozen, shown
 from parity.containers.info import DTYPES, Info
 from parity.containers.legacy_pickle import AGAIN, PLAIN, check_claims
-from parity.containers.values import Values
 from parity.containers.zip_directory import STORED, Member, members
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ENTRIES = ("model", "state_dict", "teacher")
 DEPTH = 16
+HARMLESS = [argparse.Namespace]
+"""Settings beside the weights of DeiT, DINO and MAE: a class of plain attributes, without code."""
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that torch starts with
 
 
@@ -96,7 +98,8 @@ def _torch(path: Path) -> Any:
 def _load(file: File, *, mapped: bool) -> dict[Any, Any]:
     """What the file holds. Raises `BrokenFile` for anything that `weights_only` refuses."""
     torch = _torch(file.path)
-    with _named(file.path) as path, warnings.catch_warnings():
+    harmless = torch.serialization.safe_globals(HARMLESS)
+    with _named(file.path) as path, warnings.catch_warnings(), harmless:
         warnings.simplefilter("ignore")
         try:
             loaded = torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
@@ -192,22 +195,3 @@ def _array(tensor: Any, dtype: np.dtype) -> np.ndarray:
         return tensor.numpy()
     bits = torch.uint8 if dtype.itemsize == 1 else torch.int16
     return tensor.view(bits).numpy().view(dtype)
-
-
-def write_torch(out: BinaryIO, tensors: Mapping[str, Info], values: Values) -> None:
-    """A dict of tensors by `torch.save`, which wants all of them at once.
-
-    Raises `ModuleNotFoundError` without torch, `ValueError` for a dtype that it does not have.
-    """
-    torch = _torch(Path(str(getattr(out, "name", "the target"))))
-    state = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # read-only arrays: nothing writes into them
-        for name, info in tensors.items():
-            if not hasattr(torch, info.dtype):
-                raise ValueError(f"{name!r} is {info.dtype}, which PyTorch does not have: cast it")
-            array = values.array(name)
-            if DTYPES[info.dtype].isbuiltin != 1:
-                array = array.view(np.uint8 if array.itemsize == 1 else np.int16)
-            state[name] = torch.from_numpy(array).view(getattr(torch, info.dtype))
-        torch.save(state, out)

@@ -12,7 +12,7 @@ from parity.containers.info import Info
 from parity.containers.msgpack_file import write_msgpack
 from parity.containers.npz_file import write_npz
 from parity.containers.safetensors_file import write_safetensors
-from parity.containers.torch_file import write_torch
+from parity.containers.torch_writing import write_torch
 from parity.containers.values import Values
 from vit_spec.checkpoint import replacing
 from vit_spec.names import unknown_name
@@ -33,7 +33,7 @@ def write(
     """Writes a file; what was there before stays whole until the new one is on the disk.
 
     Args:
-        kind: one of `KINDS`. All but `torch` have one tensor in memory at a time.
+        kind: one of `KINDS`. All have one tensor in memory at a time.
         tensors: what the file will hold, in this order where the kind has one.
         values: gives the values of a name, as declared in `tensors`.
         metadata: texts, for which only safetensors has a place.
@@ -42,7 +42,6 @@ def write(
         ValueError: an unknown kind; values other than declared; a name or a dtype that the kind
             cannot hold; metadata that it has no place for.
         OSError: the disk refuses.
-        ModuleNotFoundError: `torch` without PyTorch.
     """
     path = Path(path)
     if kind not in KINDS:

@@ -262,7 +262,7 @@ def test_pickles_run_no_code(tmp_path, monkeypatch, zipped):
     monkeypatch.chdir(tmp_path)
     for value, message in (
         (Attack(), "posix.mkdir.*could run code"),
-        (argparse.Namespace(lr=1), "argparse.Namespace"),
+        (argparse.Namespace(lr=Attack()), "posix.mkdir.*could run code"),
         (torch.nn.Linear(1, 1), "could run code|holds a module"),
     ):
         saved = {"model": {"w": torch.zeros(2)}, "args": value}
