@@ -12,6 +12,7 @@ cache. A ratio is of two methods of one round: the time of the first by that of 
 import argparse
 import dataclasses
 import json
+import math
 import os
 import platform
 import random
@@ -84,10 +85,17 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(f"{folder} has {free / 1e9:.1f} GB free; {need / 1e9:.1f} more are needed")
         print(f"{options.model}: {size / 1e9:.2f} GB in float32\n")
         if options.memory:
-            _finish(options, {"bytes": size, "conversions": memory(folder, options.limit)})
+            largest = max(map(math.prod, parameters(get(options.model)).values())) * 4
+            print(f"largest tensor x 4 + 400 MB: {largest * 4 / 1e6 + 400:.0f} MB")
+            found = memory(folder, options.limit)
+            _finish(options, {"bytes": size, "largest_tensor": largest, "conversions": found})
             return
         convert(folder / "ours", folder / "hf", target="hf_vit", certificate=False)
-        methods = {n: c for n, c in commands(folder, options.model).items() if options.only in n}
+        methods = {
+            method: command
+            for method, command in commands(folder, options.model).items()
+            if any(text in method for text in options.only)
+        }
         times = measure(methods, folder / "out", options)
     print(f"{'method':44} {'seconds':>8} {'from':>7} {'to':>7} {'GB/s':>7}")
     for method, found in times.items():
@@ -259,7 +267,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="of OpenMP, for the others")
     parser.add_argument("--dir", metavar="DIR", help="on the disk to be measured; default: /tmp")
-    parser.add_argument("--only", metavar="TEXT", default="", help="methods whose name has it")
+    parser.add_argument(
+        "--only", metavar="TEXT", nargs="+", default=[""], help="methods whose name has it"
+    )
     parser.add_argument("--memory", action="store_true", help="memory of conversions, there, back")
     parser.add_argument("--limit", type=int, default=3_000_000, metavar="KB", help="of --memory")
     parser.add_argument("--json", metavar="FILE")
