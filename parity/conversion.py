@@ -1,17 +1,17 @@
 """The certificate of a conversion: which files, and that every tensor is bit for bit the same."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity import foreign
+from parity import containers, foreign
 from parity.certificate import sha256
 from parity.certificate_file import FORMAT, PARTS, beside, write
 from parity.environment import now, versions
-from vit_spec import Header, checkpoint
-from vit_spec.layout import State
+from vit_spec import Header
 from vit_spec.training_state import digest
 
 PACKAGES = ("numpy", "ml_dtypes", "safetensors")
@@ -23,38 +23,42 @@ def certify(
     dst: Path,
     formats: tuple[str, str],
     header: Header,
-    states: Mapping[str, State],
+    parts: set[str],
     more: Mapping[str, Any],
 ) -> Path:
-    """Reads the target back, compares it with what was read, and writes the certificate beside it.
+    """Reads the target back, compares it with the source, and writes the certificate beside it.
 
     Args:
         formats: of source and target.
-        states: the tensors that were read from the source, `weights` and perhaps `training`.
+        parts: of the checkpoint, `weights` and perhaps `training`.
         more: entries of the certificate, such as `outputs`.
 
     Raises `OSError` if the target does not hold the same tensors, or the disk refuses.
     """
-    for part, state in states.items():
-        problems = differences(state, read(dst, part))
+    counts = {}
+    for part in sorted(parts, reverse=True):
+        with reading(src, part) as ours, reading(dst, part) as theirs:
+            problems = differences(ours, theirs)
+            counts[part] = len(theirs)
         if problems:
             raise OSError(
                 f"{dst} was written and reads back other than {src} ({some(problems)}): the disk "
                 "is faulty or something else writes there; convert again to another place"
             )
-    parts = set(states) | {"config"}
+    with reading(dst, "weights") as weights:
+        found = digest(weights)
     path = beside(dst)
     write(
         path,
         {
             "format": FORMAT,
             "kind": "conversion",
-            "source": _files(src, formats[0], parts),
-            "target": _files(dst, formats[1], parts),
+            "source": _files(src, formats[0], parts | {"config"}),
+            "target": _files(dst, formats[1], parts | {"config"}),
             "config": header.config.to_dict(),
-            "tensors": {part: len(state) for part, state in states.items()},
+            "tensors": counts,
             "same_bits": True,
-            "state_sha256": digest(states["weights"]),
+            "state_sha256": found,
             **more,
             "versions": versions(PACKAGES),
             "date": now(),
@@ -99,7 +103,30 @@ def certify_foreign(
     return path
 
 
-def differences(one: State, other: State) -> list[str]:
+class Tensors(Mapping[str, np.ndarray]):
+    """The tensors of an open container, each mapped when it is asked for."""
+
+    def __init__(self, opened: containers.Container) -> None:
+        self._opened = opened
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._opened.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._opened.tensors)
+
+    def __len__(self) -> int:
+        return len(self._opened.tensors)
+
+
+@contextlib.contextmanager
+def reading(path: Path, part: str) -> Iterator[Tensors]:
+    """The tensors `weights` or `training` of a checkpoint, one at a time."""
+    with containers.opened(file_of(path, part)) as opened:
+        yield Tensors(opened)
+
+
+def differences(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> list[str]:
     """The tensors that are not bit for bit the same, with what is different."""
     found = []
     for name in dict.fromkeys([*one, *other]):
@@ -108,7 +135,7 @@ def differences(one: State, other: State) -> list[str]:
             found.append(f"{name} is {'extra' if a is None else 'missing'}")
         elif a.dtype != b.dtype or a.shape != b.shape:
             found.append(f"{name} is {b.dtype} {b.shape}, not {a.dtype} {a.shape}")
-        elif np.ascontiguousarray(a).tobytes() != np.ascontiguousarray(b).tobytes():
+        elif not foreign.same_bytes(a, b):
             found.append(f"{name} has other values")
     return found
 
@@ -117,11 +144,6 @@ def some(problems: list[str]) -> str:
     """The first few, and how many more there are."""
     more = f"; and {len(problems) - LIMIT} more" if len(problems) > LIMIT else ""
     return "; ".join(problems[:LIMIT]) + more
-
-
-def read(path: Path, part: str) -> State:
-    """The tensors `weights` or `training` of a checkpoint."""
-    return checkpoint.read_tensors(file_of(path, part))
 
 
 def file_of(path: Path, part: str) -> Path:

@@ -13,12 +13,12 @@ from typing import Any
 from parity import conversion_outputs as outputs
 from parity import foreign
 from parity.containers.hub import downloaded, is_address, names_file
+from parity.containers.names import SUFFIXES
 from parity.conversion import certify, certify_foreign
 from parity.formats import FOREIGN
 from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, training_state
-from vit_spec.layout import State
 from vit_spec.names import unknown_name
-from vit_spec.parameters import check_shapes, parameters
+from vit_spec.parameters import parameters
 from vit_spec.variants import get_if_no_path
 
 FORMATS = {
@@ -81,30 +81,22 @@ def convert(
             raise ValueError(unknown_name("format", name, FORMATS))
     if dst.resolve() == src.resolve():
         raise ValueError(f"source and target are both {src}: choose another target")
-    if source in FOREIGN or target in FOREIGN:
-        said = None if model is None else _header(model)
-        with foreign.opened_as(src, source, said) as opened:
-            header = opened.header
-            reason = _reason(header, verify and certificate)
+    formats, parts = (source, target), {"weights"}
+    with foreign.opened_as(src, source, _said(src, source, model)) as opened:
+        header = opened.header
+        reason = _reason(header, verify and certificate)
+        if target == "vitwin" and source not in FOREIGN and training_state.has_training(src):
+            state = checkpoint.read_tensors(checkpoint.weights_file(src))
+            training_state.write(dst, training_state.read_beside(src, header, state))
+            parts.add("training")
+        else:
             foreign.write(dst, target, opened)
-        if certificate:
-            more = _more(address, src, dst, (source, target), header, reason)
-            _agreed(certify_foreign(src, dst, (source, target), header, more), more)
-        return dst
-    header, state = _read(src, model)
-    reason = _reason(header, verify and certificate)
-    states = {"weights": state}
-    if target == "vitwin" and training_state.has_training(src):
-        training = training_state.read_beside(src, header, state)
-        training_state.write(dst, training)
-        states["training"] = training.tensors()
-    elif target == "vitwin":
-        checkpoint.write(dst, header, state)
-    else:
-        _write_file(dst, header, state)
     if certificate:
-        more = _more(address, src, dst, (source, target), header, reason)
-        _agreed(certify(src, dst, (source, target), header, states, more), more)
+        more = _more(address, src, dst, formats, header, reason)
+        if set(formats) & set(FOREIGN):
+            _agreed(certify_foreign(src, dst, formats, header, more), more)
+        else:
+            _agreed(certify(src, dst, formats, header, parts, more), more)
     return dst
 
 
@@ -201,6 +193,8 @@ def format_of(path: Path) -> str:
 
 def told(path: Path) -> str:
     """The format of a checkpoint that exists, from its content; ours if nothing else is named."""
+    if not path.exists() and path.suffix in SUFFIXES:
+        raise FileNotFoundError(f"{path} does not exist")
     if not path.exists() or foreign.is_ours(path):
         return format_of(path)
     try:
@@ -211,33 +205,24 @@ def told(path: Path) -> str:
         raise
 
 
-def _write_file(dst: Path, header: Header, state: State) -> None:
-    if dst.is_dir():
-        raise IsADirectoryError(
-            f"{dst} is a directory; the format safetensors is one file: name it {dst}.safetensors"
-        )
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    with checkpoint.replacing(dst) as temporary:
-        metadata = {"format": "pt", "vitwin": header.to_json()}
-        checkpoint.write_tensors(temporary, state, metadata=metadata)
-
-
-def _read(src: Path, model: ViTConfig | str | os.PathLike[str] | None) -> tuple[Header, State]:
-    if model is None:
-        try:
-            return checkpoint.read(src)
-        except ValueError as error:
-            if "no vitwin header" in str(error):
-                raise ValueError(
-                    f"{src} does not say which model it is: give model=, e.g. --model B/16 or "
-                    f"--model path/to/config.json"
-                ) from error
-            raise
-    header = _header(model)
-    state = checkpoint.read_tensors(checkpoint.weights_file(src))
-    shapes = {name: a.shape for name, a in state.items()}
-    check_shapes(parameters(header.config), shapes, where=str(src))
-    return header, state
+def _said(
+    src: Path, source: str, model: ViTConfig | str | os.PathLike[str] | None
+) -> Header | None:
+    """The header that `model` gives. Raises `ValueError` if a file of ours needs one."""
+    if model is not None:
+        return _header(model)
+    if source in FOREIGN:
+        return None  # read with the tensors
+    try:
+        checkpoint.read_header(src)
+    except ValueError as error:
+        if "no vitwin header" in str(error):
+            raise ValueError(
+                f"{src} does not say which model it is: give model=, e.g. --model B/16 or "
+                f"--model path/to/config.json"
+            ) from error
+        raise
+    return None
 
 
 def _header(model: ViTConfig | str | os.PathLike[str]) -> Header:

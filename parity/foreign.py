@@ -78,7 +78,9 @@ def opened_as(path: Path, format: str, header: Header | None) -> Iterator[Source
     Raises `ValueError` for missing, extra and wrong-shaped tensors, all in one message.
     """
     if format in OURS:
-        header = header or checkpoint.read_header(path)
+        if header is None:
+            header = checkpoint.read_header(path)
+            checkpoint.check_embedded(path, header)
         with containers.opened(checkpoint.weights_file(path)) as opened:
             shapes = {name: tuple(info.shape) for name, info in opened.tensors.items()}
             check_shapes(parameters(header.config), shapes, where=str(path))
@@ -133,27 +135,31 @@ def write(dst: Path, format: str, source: Source) -> None:
     form: Format | None = FOREIGN.get(format)
     files = {} if form is None else form.config_to(header)
     directory = format == "vitwin" if form is None else form.file is not None
+    kind = "safetensors" if form is None else form.kind
     if not directory and dst.is_dir():
-        raise IsADirectoryError(f"{dst} is a directory; the format {format} is one file: name it")
+        raise IsADirectoryError(
+            f"{dst} is a directory; the format {format} is one file: name it, e.g. "
+            f"{dst / 'model'}.{'pth' if kind == 'torch' else kind}"
+        )
     if directory:
         checkpoint.make_directory(dst)
     dst.parent.mkdir(parents=True, exist_ok=True)
     name = checkpoint.WEIGHTS if form is None else form.file
-    metadata = {"format": "pt"} | ({"vitwin": header.to_json()} if form is None else {})
-    kind = "safetensors" if form is None else form.kind
-    containers.write(
-        dst / name if directory and name else dst,
-        kind,
-        target.infos,
-        target.read,
-        metadata=metadata if kind == "safetensors" else None,
-    )
-    texts = {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
+    texts = {other: json.dumps(content, indent=2) + "\n" for other, content in files.items()}
     if format == "vitwin":
         texts = {checkpoint.CONFIG: header.to_json()}
-    for name, text in texts.items():
-        with checkpoint.replacing(dst / name) as temporary:
+    metadata = {"format": "pt"} | ({"vitwin": header.to_json()} if form is None else {})
+    with contextlib.ExitStack() as stack:  # all are complete before the first takes its place
+        for other, text in texts.items():
+            temporary = stack.enter_context(checkpoint.replacing(dst / other))
             temporary.write_text(text, encoding="utf-8")
+        containers.write(
+            dst / name if directory and name else dst,
+            kind,
+            target.infos,
+            target.read,
+            metadata=metadata if kind == "safetensors" else None,
+        )
 
 
 def ignored(path: Path, format: str) -> list[str]:
@@ -201,9 +207,14 @@ def compared(
                 if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
                     kinds = f"{theirs.dtype} {theirs.shape}, not {ours.dtype} {ours.shape}"
                     problems.append(f"{name} is {kinds}")
-                elif not np.array_equal(_bytes(ours), _bytes(theirs)):
+                elif not same_bytes(ours, theirs):
                     problems.append(f"{name} has other values")
     return problems, digest.hexdigest(), len(target.infos)
+
+
+def same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of the same shape and dtype have the same bits."""
+    return bool(np.array_equal(_bytes(one), _bytes(other)))
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 from parity import certificate_file, foreign
 from parity import conversion_outputs as outputs
 from parity.certificate import SIDES, certificate, sha256
-from parity.conversion import PACKAGES, differences, file_of, read, some
+from parity.conversion import PACKAGES, differences, file_of, reading, some
 from parity.environment import versions
 from parity.formats import FOREIGN
 from parity.report import Report
@@ -179,11 +179,11 @@ def _conversion(path: Path, content: dict[str, Any], model: Any, against: Any) -
         changes += _changed("tensors.weights", "", some(problems), matters=True)
         content = content | {"tensors": {}}
     for part in content["tensors"]:
-        ours, theirs = read(source, part), read(target, part)
-        if part == "weights":
-            recorded = content["state_sha256"]
-            changes += _changed("state_sha256", recorded, digest(theirs), matters=True)
-        problems = differences(ours, theirs)
+        with reading(source, part) as ours, reading(target, part) as theirs:
+            if part == "weights":
+                recorded = content["state_sha256"]
+                changes += _changed("state_sha256", recorded, digest(theirs), matters=True)
+            problems = differences(ours, theirs)
         changes += _changed(f"tensors.{part}", "", some(problems), matters=True)
     changes += _entries("versions", content["versions"], versions(PACKAGES))
     found = None

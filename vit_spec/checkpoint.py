@@ -104,15 +104,20 @@ def read(path: str | os.PathLike[str]) -> tuple[Header, State]:
     wrong-shaped tensors (all in one message).
     """
     header = read_header(path)
+    check_embedded(path, header)
     file = weights_file(path)
-    embedded = _embedded_header(file)
+    state = read_tensors(file)
+    check_shapes(parameters(header.config), {n: a.shape for n, a in state.items()}, where=str(file))
+    return header, state
+
+
+def check_embedded(path: str | os.PathLike[str], header: Header) -> None:
+    """Raises `ValueError` if the weights say that they are of another model than `header`."""
+    embedded = _embedded_header(weights_file(path))
     if embedded is not None and embedded.config != header.config:
         raise ValueError(
             f"{path}: {CONFIG} and {WEIGHTS} are of different models: copy both from one place"
         )
-    state = read_tensors(file)
-    check_shapes(parameters(header.config), {n: a.shape for n, a in state.items()}, where=str(file))
-    return header, state
 
 
 def read_tensors(file: str | os.PathLike[str]) -> State:

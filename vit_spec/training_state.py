@@ -134,10 +134,11 @@ def has_training(path: str | os.PathLike[str]) -> bool:
     return (Path(path) / TRAINING).is_file()
 
 
-def digest(params: State) -> str:
+def digest(params: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of names, dtypes, shapes and values."""
     digest = hashlib.sha256()
-    for name, array in sorted(params.items()):
+    for name in sorted(params):
+        array = params[name]
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

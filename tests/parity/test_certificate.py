@@ -10,7 +10,7 @@ import torch
 
 import parity
 import vit_torch
-from parity import certificate_file
+from parity import certificate_file, containers
 from parity.cli import main
 from parity.report import Gap, Report
 from vit_spec import checkpoint
@@ -287,12 +287,12 @@ def test_a_damaged_certificate_of_a_conversion_exits_with_2(directory, change, m
 
 
 def test_a_target_that_reads_back_other_than_written_is_an_error(directory, monkeypatch):
-    written = checkpoint.write_tensors
+    written = containers.write
 
-    def faulty(file, state, *, metadata):
-        written(file, {n: a + (n == "head.bias") for n, a in state.items()}, metadata=metadata)
+    def faulty(path, kind, tensors, values, **options):
+        written(path, kind, tensors, lambda n: values(n) + (n == "head.bias"), **options)
 
-    monkeypatch.setattr(checkpoint, "write_tensors", faulty)
+    monkeypatch.setattr(containers, "write", faulty)
     with pytest.raises(OSError, match=r"head.bias .*: the disk is faulty"):
         parity.convert("twin", "copy")
     assert not certificate_file.beside("copy").exists()
