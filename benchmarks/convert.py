@@ -2,7 +2,8 @@
 
 Every measurement is a process of its own, from start to the end of its `fsync`, in rounds: each
 method once a round, in random order, after one round that does not count. The source is in the page
-cache. A ratio is of two methods of one round: the time of the first by that of the second. With
+cache. A ratio is of two methods of one round: the time of the first by that of the second.
+`computing` are the seconds of processors, which other programs on the machine change less. With
 `--memory` each conversion runs once, there and back, in a limited address space (Linux).
 
     python -m benchmarks.convert --model L/16 --rounds 7 --json convert.json
@@ -16,6 +17,7 @@ import math
 import os
 import platform
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -96,13 +98,14 @@ def main(arguments: list[str] | None = None) -> None:
             for method, command in commands(folder, options.model).items()
             if any(text in method for text in options.only)
         }
-        times = measure(methods, folder / "out", options)
-    print(f"{'method':44} {'seconds':>8} {'from':>7} {'to':>7} {'GB/s':>7}")
+        times, computing = measure(methods, folder / "out", options)
+    print(f"{'method':44} {'seconds':>8} {'from':>7} {'to':>7} {'GB/s':>7} {'computing':>9}")
     for method, found in times.items():
         middle = statistics.median(found)
         print(
             f"{method:44} {middle:8.2f} {min(found):7.2f} {max(found):7.2f} "
-            f"{size / 1e9 / middle:7.2f}"
+            f"{size / 1e9 / middle:7.2f} "
+            + (f"{statistics.median(computing[method]):9.2f}" if method in computing else "")
         )
     print(f"\n{'time of / time of':64} {'median':>7} {'from':>7} {'to':>7}")
     rows = []
@@ -115,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{one + ' / ' + other:64} {statistics.median(found):7.2f} {min(found):7.2f} "
             f"{max(found):7.2f}"
         )
-    _finish(options, {"bytes": size, "seconds": times, "ratios": rows})
+    _finish(options, {"bytes": size, "seconds": times, "computing": computing, "ratios": rows})
 
 
 def _finish(options: argparse.Namespace, record: dict[str, object]) -> None:
@@ -165,9 +168,10 @@ def commands(folder: Path, model: str) -> dict[str, list[str]]:
 
 def measure(
     methods: dict[str, list[str]], out: Path, options: argparse.Namespace
-) -> dict[str, list[float]]:
-    """Seconds of every method in every round."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of every method in every round, and those that its process computed."""
     times: dict[str, list[float]] = {method: [] for method in methods}
+    computing: dict[str, list[float]] = {method: [] for method in methods}
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or nothing is compiled before it is run
     order, shuffled = list(methods), random.Random(0)
@@ -175,19 +179,26 @@ def measure(
         shuffled.shuffle(order)
         for method in order:
             command = [str(out) if part == "OUT" else part for part in methods[method]]
-            begin = time.perf_counter()
+            begin, before = time.perf_counter(), _computed()
             result = subprocess.run(command, env=environment, capture_output=True, text=True)
-            seconds = time.perf_counter() - begin
+            seconds, spent = time.perf_counter() - begin, _computed() - before
             if result.returncode:
                 sys.exit(f"{method} failed: {result.stderr[-2000:]}")
             if number:
                 times[method].append(seconds)
+                computing[method].append(spent)
                 alone = [line.split()[1] for line in result.stdout.splitlines() if "load " in line]
                 if alone:
                     times.setdefault(method + ALONE, []).append(float(alone[0]))
             _remove(out)
             os.sync()  # the next one does not wait for this one's data
-    return times
+    return times, computing
+
+
+def _computed() -> float:
+    """Processor seconds of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def memory(folder: Path, limit: int) -> list[dict[str, object]]:
