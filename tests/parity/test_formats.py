@@ -4,13 +4,14 @@ import pytest
 import torch
 
 import parity
+import vit_torch
 from tests.parity.format_oracles import (
     assert_same_bits,
     gap_of_ours,
     images,
     randomised,
 )
-from tests.twin_models import relative_gap
+from tests.twin_models import BOUND, relative_gap
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -88,3 +89,18 @@ def test_torchvision(changes, tmp_path, matrix):
     loader = "torchvision's load_state_dict"
     matrix("torchvision", "VisionTransformer", loader, inward=inward, outward=outward)
     assert_same_bits(tmp_path / "theirs.pth", back)
+
+
+def test_timm_takes_our_file_by_a_published_name(tmp_path):
+    import timm
+
+    ours = randomised(vit_torch.create("vit_tiny_patch16_224")).float()
+    vit_torch.save(ours, tmp_path / "ours")
+    target = parity.convert(tmp_path / "ours", tmp_path / "timm", target="timm")
+    overlay = {"file": str(target / "model.safetensors")}
+    theirs = timm.create_model(
+        "vit_tiny_patch16_224", pretrained=True, pretrained_cfg_overlay=overlay
+    )
+    x = images(224, 224)
+    with torch.no_grad():
+        assert relative_gap(theirs.double().eval()(x), ours.double().eval()(x)) < BOUND

@@ -1,9 +1,13 @@
 """Formats of transformers, against its own models: in, compared, out, loaded strictly, compared."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import parity
+import vit_torch
+from parity.cli import main
 from parity.containers import Info, write
 from tests.parity.format_oracles import (
     BOUND,
@@ -13,7 +17,7 @@ from tests.parity.format_oracles import (
     randomised,
     tensors,
 )
-from tests.twin_models import relative_gap
+from tests.twin_models import TINY, relative_gap
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -197,3 +201,34 @@ def test_hf_flax_vit(name, changes, tmp_path, matrix):
     outward = gap_of_ours(parity.convert(back, tmp_path / "again"), x, expected)
     model = f"Flax{type(oracle).__name__}"
     matrix("hf_flax_vit", model, "the published tree", inward=inward, outward=outward)
+
+
+def test_the_commands_of_the_readme_go_to_big_vision_and_back(tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = [line.partition("#")[0].split() for line in readme.splitlines()]
+    commands = [
+        words[2:] for words in lines if words[:2] == ["$", "parity"] and "siglip" in str(words)
+    ]
+    assert len(commands) == 2
+    monkeypatch.chdir(tmp_path)
+    oracle, x, expected = transformers_model("SiglipVisionModel", "SiglipVisionConfig", {})
+    oracle.save_pretrained("siglip")
+    assert [main(command) for command in commands] == [0, 0], capsys.readouterr().err
+    assert_same_bits("siglip", "again")
+    loaded = type(oracle).from_pretrained("again", dtype=torch.float64).eval()
+    assert relative_gap(outputs(loaded, x), expected) < BOUND
+
+
+def test_transformers_finds_the_class_of_our_directory_itself(tmp_path):
+    ours = randomised(vit_torch.create(TINY.replace(pos_embed_antialias=False))).float()
+    vit_torch.save(ours, tmp_path / "ours", labels=tuple("abcdefg"))
+    target = parity.convert(tmp_path / "ours", tmp_path / "hf", target="hf_vit")
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(target).double().eval()
+    assert theirs.config.id2label == dict(enumerate("abcdefg"))
+    assert relative_gap(outputs(theirs, images()), outputs_of(ours)) < BOUND
+
+
+def outputs_of(model):
+    """The logits of our twin in float64."""
+    with torch.no_grad():
+        return model.double().eval()(images())
