@@ -140,22 +140,34 @@ def test_tensors_of_no_format_list_all_formats(tmp_path):
         parity.convert(tmp_path / "x.npz", tmp_path / "ours")
 
 
-def test_converting_holds_a_few_tensors_in_memory_and_imports_no_framework(tmp_path):
+@pytest.mark.parametrize("target", ["hf_vit", "safetensors", "vitwin", "deit"])
+def test_converting_holds_a_few_tensors_in_memory(target, tmp_path):
     config = TINY.replace(width=256, mlp_width=1024, depth=12, num_heads=4)
     checkpoint.write(tmp_path / "ours", Header(config=config), state(config))
+    path = tmp_path / ("x.safetensors" if target == "safetensors" else "x")
     tracemalloc.start()
-    parity.convert(tmp_path / "ours", tmp_path / "hf", target="hf_vit")
+    certificate = target != "deit"  # which PyTorch would read
+    parity.convert(tmp_path / "ours", path, target=target, certificate=certificate)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    size = (tmp_path / "hf" / "model.safetensors").stat().st_size
+    size = (tmp_path / "ours" / "model.safetensors").stat().st_size
     assert peak < size / 4, (peak, size)
+
+
+@pytest.mark.parametrize("target", ["hf_vit", "hf_flax_vit", "deit", "safetensors"])
+def test_converting_imports_no_framework(target, tmp_path):
+    checkpoint.write(tmp_path / "ours", Header(config=WIDE), state(WIDE))
+    path = tmp_path / ("x.safetensors" if target == "safetensors" else "x")
     script = (
         "import sys, parity\n"
-        f"parity.convert({str(tmp_path / 'hf')!r}, {str(tmp_path / 'x')!r}, target='hf_flax_vit')\n"
+        f"parity.convert({str(tmp_path / 'ours')!r}, {str(path)!r}, target={target!r}, "
+        f"certificate={target != 'deit'})\n"
         "loaded = {'jax', 'torch', 'flax', 'timm', 'transformers'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+    back = parity.convert(path, tmp_path / "back", source=target)
+    assert_same_bits(tmp_path / "ours", back)
 
 
 def test_facts_of_timms_names_are_those_of_its_entry_points(monkeypatch):
