@@ -1,5 +1,7 @@
 """Arrays in C order: transposed ones are copied block by block, several times as fast as NumPy."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 BLOCK = 256
@@ -15,6 +17,22 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     out = np.empty(flat.shape, flat.dtype)
     _transpose(flat.T, out)
     return out.reshape(array.shape)
+
+
+def panels(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The array in C order, some rows of a transposed one at a time, all in one small buffer.
+
+    So a large array is in the processor's cache when it is written. Use each before the next.
+    """
+    flat = _columns(array) if array.dtype.isnative else None
+    if flat is None:
+        yield contiguous(array)
+        return
+    buffer = np.empty((min(BLOCK, len(flat)), flat.shape[1]), flat.dtype)
+    for row in range(0, len(flat), BLOCK):
+        part = flat[row : row + BLOCK]
+        _transpose(part.T, buffer[: len(part)])
+        yield buffer[: len(part)]
 
 
 def _columns(array: np.ndarray) -> np.ndarray | None:

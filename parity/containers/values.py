@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from parity.containers.blocks import contiguous
+from parity.containers.blocks import contiguous, panels
 from parity.containers.files import PIECE
 from parity.containers.info import Info
 
@@ -17,21 +17,25 @@ class Values:
 
     def array(self, name: str) -> np.ndarray:
         """The values of `name`, contiguous and in native order of bytes."""
+        return contiguous(self._checked(name))
+
+    def _checked(self, name: str) -> np.ndarray:
         info, array = self._tensors[name], np.asarray(self._values(name))
         if array.dtype.name != info.dtype or array.shape != info.shape:
             raise ValueError(
                 f"{name!r} was declared {info.dtype} {info.shape} and its values are "
                 f"{array.dtype} {array.shape}: declare what the values are"
             )
-        return contiguous(array)
+        return array
 
     def flat(self, name: str) -> memoryview:
         """The bytes of `name` in C order."""
         return self.array(name).reshape(-1).view(np.uint8).data
 
     def pieces(self, name: str) -> Iterator[memoryview]:
-        """The bytes of `name` in C order, in pieces of some megabytes."""
-        return pieces(self.flat(name))
+        """The bytes of `name` in C order, in pieces of some megabytes; use each before the next."""
+        for panel in panels(self._checked(name)):
+            yield from pieces(panel.reshape(-1).view(np.uint8).data)
 
 
 def pieces(flat: memoryview) -> Iterator[memoryview]:
