@@ -9,7 +9,7 @@ from jax import Array
 
 from vit_jax.attention import attend
 from vit_jax.initializers import latent_init
-from vit_jax.layers import Identity, layer_norm, linear
+from vit_jax.layers import Identity, layer_norm, linear, to_parts
 from vit_jax.mlp import Mlp
 from vit_jax.options import Options
 from vit_spec import ViTConfig
@@ -45,9 +45,8 @@ class AttentionPool(nnx.Module):
         heads, k = self.num_heads, d // self.num_heads
         q = self.q(self.latent[...].astype(x.dtype)).reshape(1, heads, 1, k)
         q = jnp.broadcast_to(q, (b, heads, 1, k))
-        key, value = jnp.transpose(
-            self.kv(x).reshape(b, n, 2, heads, k), (2, 0, 3, 1, 4)
-        )  # (b, h, n, k)
+        kv = to_parts(self.kv, x, 2, "heads").reshape(b, n, 2, heads, k)
+        key, value = jnp.transpose(kv, (2, 0, 3, 1, 4))  # (b, h, n, k)
         x = attend(q, key, value, kernel="xla")
         x = self.proj(x.reshape(b, d))
         return x + self.mlp(self.norm(x))

@@ -14,6 +14,7 @@ from jax import Array
 from vit_jax.attention import attend
 from vit_jax.initializers import linear_init, patch_init
 from vit_jax.options import AttentionKernel, Options
+from vit_jax.sharding import axis_size, constrain
 from vit_spec import ViTConfig
 
 Masks = Mapping[str, Array]
@@ -64,6 +65,24 @@ def linear(
     )
 
 
+def to_parts(layer: nnx.Linear, x: Array, parts: int, axis: str) -> Array:
+    """`layer(x)` as the `parts` things that it makes at once, (..., parts, channels).
+
+    Where the mesh divides `axis`, their channels, each device computes its own of every part.
+    """
+    if axis_size(axis) == 1:
+        y = layer(x)
+        return y.reshape(*y.shape[:-1], parts, -1)
+    dtype = layer.dtype or jnp.result_type(x, layer.kernel[...])
+    kernel = layer.kernel[...].astype(dtype).reshape(x.shape[-1], parts, -1)
+    kernel = constrain(constrain(kernel, "embed_only"), "embed", None, axis)  # rows for columns
+    kernel = constrain(kernel, None, None, axis)  # the rows of the others: in one step, XLA fails
+    y = jnp.einsum("...d,dpc->...pc", x.astype(dtype), kernel)
+    if layer.bias is None:
+        return y
+    return y + constrain(layer.bias[...].astype(dtype).reshape(parts, -1), None, axis)
+
+
 class Identity(nnx.Module):
     """What a config leaves out (`torch.nn.Identity` on the other side)."""
 
@@ -108,7 +127,8 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:  # (b, t, d) -> (b, t, d)
         b, t, d = x.shape
-        qkv = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads)
+        qkv = to_parts(self.qkv, x, 3, "heads")
+        qkv = qkv.reshape(b, t, 3, self.num_heads, d // self.num_heads)
         q, k, v = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # each (b, h, t, k)
         x = attend(self.q_norm(q), self.k_norm(k), v, kernel=self.kernel)
         return self.proj(jnp.swapaxes(x, 1, 2).reshape(b, t, d))

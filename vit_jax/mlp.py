@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vit_jax.layers import Masks, activate, drop, linear
+from vit_jax.layers import Masks, activate, drop, linear, to_parts
 from vit_jax.options import Options
 from vit_spec import ViTConfig
 
@@ -36,7 +36,7 @@ class SwiGLUPacked(nnx.Module):
         self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
 
     def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
-        gate, x = jnp.split(self.fc1(x), 2, axis=-1)  # each (b, t, m)
+        gate, x = jnp.moveaxis(to_parts(self.fc1, x, 2, "hidden"), -2, 0)  # each (b, t, m)
         x = drop(activate(gate, self.activation) * x, masks, "mlp_drop1")
         return drop(self.fc2(x), masks, "mlp_drop2")
 

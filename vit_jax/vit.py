@@ -24,6 +24,7 @@ from vit_jax.layers import (
 )
 from vit_jax.mlp import MLPS
 from vit_jax.options import Options
+from vit_jax.sharding import constrain
 from vit_jax.stack import run_blocks
 from vit_spec import ViTConfig
 
@@ -95,7 +96,7 @@ class ViT(nnx.Module):
         Raises:
             ValueError: images of another rank, channel count, integer type or indivisible size.
         """
-        return self.classify(self.pool(self.features(images, masks)))
+        return self.classify(constrain(self.pool(self.features(images, masks)), "batch"))
 
     def features(self, images: Array, masks: Masks | None = None) -> Array:
         """Tokens after the last norm (b, t, d): class token, distillation token, registers,

@@ -1,0 +1,98 @@
+"""A training run over a mesh: the state made in its pieces, the compiled step, batches from hosts.
+
+structure, state = new_state(make_model, optim, mesh)
+step = jit_train_step(structure, optim, state, mesh)
+state, metrics = step(state, *to_devices((images, labels), mesh), key)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from vit_jax.functional import Params, merge, split
+from vit_jax.masks import sample_masks
+from vit_jax.sharding import check_model, over_batch, replicated, state_shardings
+from vit_jax.training import Metrics, TrainState, init_state, make_train_step
+from vit_spec import OptimConfig
+
+Step = Callable[[TrainState, Array, Array, Array], tuple[TrainState, Metrics]]
+
+
+def abstract_state(make: Callable[[], nnx.Module], optim: OptimConfig) -> tuple[Any, TrainState]:
+    """Structure of the model that `make` returns, and shapes of the state before the first step."""
+    structure, *_ = nnx.split(nnx.eval_shape(make), nnx.Param, ...)
+    return structure, jax.eval_shape(lambda: init_state(split(make())[1], optim))
+
+
+def shardings_of(state: TrainState, mesh: Mesh) -> TrainState:
+    """A sharding for each leaf of a state or of its shapes."""
+    return state_shardings(state, {name: p.shape for name, p in state.params.items()}, mesh)
+
+
+def new_state(
+    make: Callable[[], nnx.Module], optim: OptimConfig, mesh: Mesh
+) -> tuple[Any, TrainState]:
+    """Structure and first state of the model that `make` returns, its numbers the same on any mesh.
+
+    Nothing is ever whole on one device. Raises `ValueError` if the mesh cannot divide the model.
+    """
+    structure, shapes = abstract_state(make, optim)
+    check_model(merge(structure, shapes.params).config, mesh)
+
+    def init() -> TrainState:
+        return init_state(split(make())[1], optim)
+
+    return structure, jax.jit(init, out_shardings=shardings_of(shapes, mesh))()
+
+
+def place(state: Any, shardings: Any) -> Any:
+    """A state that every process holds whole, as NumPy arrays, brought to the devices in pieces."""
+
+    def one(value: Any, sharding: Any) -> Array:
+        value = np.asarray(value)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return jax.tree.map(one, state, shardings)
+
+
+def jit_train_step(structure: Any, optim: OptimConfig, state: TrainState, mesh: Mesh) -> Step:
+    """The compiled step `(state, images, labels, key) -> (state, metrics)`; it donates the state.
+
+    `state` may be shapes. `key` is the run's: each step draws its own masks from it.
+    """
+    update, shardings = make_train_step(structure, optim), shardings_of(state, mesh)
+    config = merge(structure, state.params).config
+    whole, shared = replicated(mesh), over_batch(mesh)
+
+    def train_step(state: TrainState, images: Array, labels: Array, key: Array) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            key = jax.random.fold_in(key, state.step)
+            masks = sample_masks(config, images.shape[0], key=key)
+            return update(state, images, labels, masks)
+
+    return jax.jit(
+        train_step,
+        in_shardings=(shardings, shared, shared, whole),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+
+
+def to_devices(batch: Any, mesh: Mesh) -> Any:
+    """Arrays (b, ...) of this process's share of a batch, as arrays of the whole batch."""
+    shared = over_batch(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(shared, x), batch)
+
+
+def to_host(params: Params) -> dict[str, Any]:
+    """Whole parameters as NumPy arrays, one after the other. All processes have to call it."""
+    return {
+        name: np.asarray(multihost_utils.process_allgather(value, tiled=True))
+        for name, value in params.items()
+    }
