@@ -6,6 +6,29 @@ from typing import Any, Literal
 from vit_data.augment import Augmentation
 from vit_spec import OptimConfig, Preprocessing, ViTConfig
 
+RUN_ONLY = ("out", "overwrite", "distributed")  # fields that do not decide the result
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshShape:
+    """How the devices share the work (docs/scale.md); the numbers multiply to their number."""
+
+    data: int = -1
+    """Copies of the model, each with its share of a batch; -1: as many as the others leave."""
+    fsdp: int = 1
+    """Parts into which parameters, optimizer state and batch are divided, gathered layer by layer:
+    for models that do not fit a device."""
+    tensor: int = 1
+    """Parts into which heads and hidden channels are divided; must divide `num_heads`."""
+
+    def __post_init__(self) -> None:
+        numbers = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        wrong = [f"{n} {k} must be at least 1, or -1" for n, k in numbers.items() if k < 1]
+        if any(k < -1 or k == 0 for k in numbers.values()):
+            raise ValueError("; ".join(wrong) + " for as many as the others leave")
+        if len(wrong) > 1:
+            raise ValueError("only one of data, fsdp and tensor can be -1, which is the rest")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -39,6 +62,11 @@ class Recipe:
     """Run the blocks as one compiled loop: compiles in constant time whatever the depth."""
     attention: Literal["xla", "cudnn"] = "xla"
     """Attention kernel; `cudnn` needs an NVIDIA GPU and bfloat16."""
+    mesh: MeshShape = field(default_factory=MeshShape)
+    """How the devices share the work."""
+    distributed: Literal["auto", "none"] = "auto"
+    """`auto`: joins the other processes of the run under SLURM, Kubernetes, Cloud TPU, Open MPI or
+    by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; `none`: runs alone."""
     workers: int = 0
     """Processes that decode images; 0: threads of the training process."""
     seed: int = 0
@@ -61,4 +89,4 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The fields that decide the result, as JSON values."""
         fields = asdict(self)
-        return {name: fields[name] for name in fields if name not in ("out", "overwrite")}
+        return {name: fields[name] for name in fields if name not in RUN_ONLY}

@@ -8,21 +8,25 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vit_jax.functional import Params, merge
-from vit_jax.sharding import over_data, replicated
+from vit_jax.parallel import to_devices
+from vit_jax.sharding import replicated
 
 
 class Evaluation:
-    """Counts right predictions over `batches` of `image`, `label` and `mask`, each time anew."""
+    """Counts right predictions over `batches` of `image`, `label` and `mask`, each time anew.
+
+    `batches` are this process's share; all processes have as many, and all get the same answer.
+    """
 
     def __init__(self, structure: Any, batches: Any, mesh: Mesh):
-        self.batches, self.shared, whole = batches, over_data(mesh), replicated(mesh)
+        self.batches, self.mesh = batches, mesh
 
         def count(params: Params, images: jax.Array, labels: jax.Array, mask: jax.Array) -> Any:
-            right = merge(structure, params)(images).argmax(-1) == labels
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                right = merge(structure, params)(images).argmax(-1) == labels
             return jnp.stack([jnp.sum(right * mask), jnp.sum(mask)])
 
-        shared = (self.shared,) * 3
-        self.count = jax.jit(count, in_shardings=(whole, *shared), out_shardings=whole)
+        self.count = jax.jit(count, out_shardings=replicated(mesh))
 
     def __call__(self, params: Params) -> float:
         """Share of the images that `params` classify correctly."""
@@ -30,7 +34,7 @@ class Evaluation:
         for batch in self.batches:
             with jax.transfer_guard("disallow"):
                 arrays = (batch["image"], batch["label"], batch["mask"])
-                counts.append(self.count(params, *jax.device_put(arrays, self.shared)))
+                counts.append(self.count(params, *to_devices(arrays, self.mesh)))
         right, seen = np.asarray(jax.device_get(counts), np.float64).sum(axis=0)
         return float(right / seen)
 

@@ -29,9 +29,12 @@ def means(metrics: list[dict[str, jax.Array]], *, first_step: int) -> dict[str, 
 
 
 class MetricsWriter:
-    """Writes numbers as JSON lines and for TensorBoard."""
+    """Writes numbers as JSON lines and for TensorBoard; without a folder it drops them."""
 
-    def __init__(self, folder: RunFolder):
+    def __init__(self, folder: RunFolder | None):
+        self._folder = folder
+        if folder is None:
+            return
         from tensorboardX import SummaryWriter
 
         self._lines = (folder.path / METRICS).open("w", buffering=1)
@@ -39,11 +42,15 @@ class MetricsWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Values after `step` updates."""
+        if self._folder is None:
+            return
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes both files."""
+        if self._folder is None:
+            return
         self._lines.close()
         self._board.close()
