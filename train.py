@@ -34,9 +34,11 @@ from vit_data.recipes import RECIPES
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
 from vit_jax.metrics import MetricsWriter, NotFiniteError, means
+from vit_jax.parallel import jit_train_step, new_state, to_devices, to_host
+from vit_jax.processes import by_first, end_processes, from_first, is_first, start_processes, total
 from vit_jax.run_folder import SUMMARY, RunFolder
-from vit_jax.sharding import check_batch_size, make_mesh, over_data, replicated
-from vit_jax.training import TrainState, init_state, make_train_step
+from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh, replicated
+from vit_jax.training import TrainState
 from vit_spec import ViTConfig, count_parameters
 from vit_spec.names import unknown_name
 
@@ -47,7 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one recipe and returns the exit code."""
     try:
         try:
-            return run(*parse(sys.argv[1:] if arguments is None else arguments))
+            name, recipe = parse(sys.argv[1:] if arguments is None else arguments)
+            if arguments is None:  # as a program, which has not used JAX yet
+                start_processes(recipe.distributed)
+                if not is_first():
+                    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the program ends
+            return run(name, recipe)
         finally:
             sys.stdout.flush()  # here, where a closed pipe is caught
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -87,15 +94,19 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
 
 def run(name: str, recipe: Recipe) -> int:
     """Trains unless the folder already holds this very run, then checks the result in PyTorch."""
-    folder = RunFolder(recipe.out or f"runs/{name}")
-    if folder.finished(recipe.to_dict()) and not recipe.overwrite:
-        accuracy = folder.read_json(SUMMARY)["test_accuracy"]
-        print(
-            f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; "
-            f"--overwrite trains it again"
-        )
+    folder, first = RunFolder(recipe.out or f"runs/{name}"), is_first()
+    if from_first(folder.finished(recipe.to_dict()) and not recipe.overwrite):
+        if first:
+            accuracy = folder.read_json(SUMMARY)["test_accuracy"]
+            print(
+                f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; "
+                f"--overwrite trains it again"
+            )
     else:
         train(recipe, folder)
+    end_processes()
+    if not first:
+        return 0
     same = check_twin(recipe, folder.path)
     print_next_steps(folder.path)
     return 0 if same else 1
@@ -103,7 +114,7 @@ def run(name: str, recipe: Recipe) -> int:
 
 def train(recipe: Recipe, folder: RunFolder) -> None:
     """The whole training run: data, model, loop, checkpoint, summary."""
-    mesh = make_mesh()
+    mesh = make_mesh(**dataclasses.asdict(recipe.mesh))
     check_batch_size(recipe.batch_size, mesh)
     check_batch_size(recipe.eval_batch_size, mesh)
     sources = {
@@ -111,9 +122,13 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         for split in ("train", "test")
     }
     config = recipe.model.replace(num_classes=sources["train"].num_classes)
+    check_model(config, mesh)
+    share, turn, turns = batch_share(recipe.batch_size, mesh)
     batches = train_batches(
         sources["train"],
-        batch_size=recipe.batch_size,
+        batch_size=share,
+        shard_index=turn,
+        shard_count=turns,
         size=config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,
@@ -121,7 +136,7 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         seed=recipe.seed,
         workers=recipe.workers,
     )
-    folder.claim(recipe.to_dict(), overwrite=recipe.overwrite)
+    by_first(lambda: folder.claim(recipe.to_dict(), overwrite=recipe.overwrite))
     if isinstance(sources["train"], FolderSource):
         print(sources["train"].division)
     print(
@@ -129,13 +144,14 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} on "
         f"{mesh.size} {jax.devices()[0].platform} device(s)"
     )
-    structure, params = split(new_model(recipe, config))
-    first = jax.device_put(init_state(params, recipe.optim), replicated(mesh))
-    evaluate = Evaluation(structure, test_batches(recipe, config, sources["test"]), mesh)
-    writer = MetricsWriter(folder)
+    structure, first = new_state(lambda: new_model(recipe, config), recipe.optim, mesh)
+    share, turn, turns = batch_share(recipe.eval_batch_size, mesh)
+    tests = test_batches(recipe, config, sources["test"], share, turn, turns)
+    evaluate = Evaluation(structure, tests, mesh)
+    writer = MetricsWriter(folder if is_first() else None)
     start = time.perf_counter()
     try:
-        for state, values in steps(recipe, config, structure, first, batches, mesh):
+        for state, values in steps(recipe, structure, first, batches, mesh):
             if "loss" in values:
                 writer.write(int(values["step"]), {k: v for k, v in values.items() if k != "step"})
             else:
@@ -146,14 +162,17 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         writer.close()
         batches.close()
     seconds = time.perf_counter() - start
-    model = merge(structure, state.ema or state.params)
+    params = to_host(state.ema or state.params)
+    skipped = total(len(batches.corrupt) + evaluate.corrupt)
+    if not is_first():
+        return
+    model = merge(structure, params)
     vit_jax.save(
         model,
         folder.path,
         preprocessing=recipe.preprocessing,
         labels=tuple(sources["train"].label_names),
     )
-    skipped = len(batches.corrupt) + evaluate.corrupt
     summary = {
         "test_accuracy": accuracy,
         "test_images": len(sources["test"]),
@@ -185,7 +204,6 @@ def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
 
 def steps(
     recipe: Recipe,
-    config: ViTConfig,
     structure: Any,
     state: TrainState,
     batches: Iterable[Any],
@@ -193,27 +211,13 @@ def steps(
 ) -> Iterator[tuple[TrainState, dict[str, float]]]:
     """Runs all steps. Yields means of metrics every `log_every` steps, and the bare step when it is
     time to evaluate. Nothing moves between host and device but batches in and metrics out."""
-    update = make_train_step(structure, recipe.optim)
-    whole, shared = replicated(mesh), over_data(mesh)
-
-    def train_step(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
-        masks = vit_jax.sample_masks(
-            config, images.shape[0], key=jax.random.fold_in(key, state.step)
-        )
-        return update(state, images, labels, masks)
-
-    compiled = jax.jit(
-        train_step,
-        in_shardings=(whole, shared, shared, whole),
-        out_shardings=whole,
-        donate_argnums=0,
-    )
-    key = jax.device_put(jax.random.key(recipe.seed + 1), whole)
+    compiled = jit_train_step(structure, recipe.optim, state, mesh)
+    key = jax.device_put(jax.random.key(recipe.seed + 1), replicated(mesh))
     total, pending, clock = recipe.optim.total_steps, [], time.perf_counter()
-    with tqdm(total=total, bar_format=BAR, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=total, bar_format=BAR, disable=not (is_first() and sys.stderr.isatty())) as bar:
         for step, batch in zip(range(1, total + 1), batches, strict=False):
             with jax.transfer_guard("disallow"):
-                images, labels = jax.device_put((batch["image"], batch["label"]), shared)
+                images, labels = to_devices((batch["image"], batch["label"]), mesh)
                 state, metrics = compiled(state, images, labels, key)
             pending.append(metrics)
             bar.update()
@@ -235,11 +239,15 @@ def steps(
                 clock = time.perf_counter()
 
 
-def test_batches(recipe: Recipe, config: ViTConfig, source: Any) -> Any:
-    """The test split in order, prepared as in training but for augmentation."""
+def test_batches(
+    recipe: Recipe, config: ViTConfig, source: Any, batch_size: int, turn: int = 0, turns: int = 1
+) -> Any:
+    """The test split in order, prepared as in training but for augmentation: this host's share."""
     return eval_batches(
         source,
-        batch_size=recipe.eval_batch_size,
+        batch_size=batch_size,
+        shard_index=turn,
+        shard_count=turns,
         size=config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,
@@ -264,7 +272,7 @@ def check_twin(recipe: Recipe, path: Path) -> bool:
     )
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
     same, seen, right, gap = 0, 0, 0, 0.0
-    for batch in test_batches(recipe, jax_model.config, source):
+    for batch in test_batches(recipe, jax_model.config, source, recipe.eval_batch_size):
         kept = batch["mask"] > 0
         ours = np.asarray(apply(batch["image"]))[kept]
         with torch.no_grad():
