@@ -34,10 +34,10 @@ from vit_data.recipes import RECIPES
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
 from vit_jax.metrics import MetricsWriter, NotFiniteError, means
-from vit_jax.parallel import jit_train_step, new_state, to_devices, to_host
+from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices, to_host
 from vit_jax.processes import by_first, end_processes, from_first, is_first, start_processes, total
 from vit_jax.run_folder import SUMMARY, RunFolder
-from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh, replicated
+from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh
 from vit_jax.training import TrainState
 from vit_spec import ViTConfig, count_parameters
 from vit_spec.names import unknown_name
@@ -212,7 +212,7 @@ def steps(
     """Runs all steps. Yields means of metrics every `log_every` steps, and the bare step when it is
     time to evaluate. Nothing moves between host and device but batches in and metrics out."""
     compiled = jit_train_step(structure, recipe.optim, state, mesh)
-    key = jax.device_put(jax.random.key(recipe.seed + 1), replicated(mesh))
+    key = new_key(recipe.seed + 1, mesh)
     total, pending, clock = recipe.optim.total_steps, [], time.perf_counter()
     with tqdm(total=total, bar_format=BAR, disable=not (is_first() and sys.stderr.isatty())) as bar:
         for step, batch in zip(range(1, total + 1), batches, strict=False):
