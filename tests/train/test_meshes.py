@@ -1,0 +1,205 @@
+"""What lies where on a mesh, and that a mesh changes nothing: losses, files, test images."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import vit_jax
+from benchmarks.hlo import collectives, gathers
+from tests.train import meshes
+from vit_data.recipe import MeshShape
+from vit_jax.api import names
+from vit_jax.sharding import RULES, check_model, logical_axes, make_mesh
+from vit_spec import ViTConfig, get, variants
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_meshes_and_processes_give_the_losses_of_one_device():
+    for job, case, loss, gap, parameters in meshes.rows(meshes.REDUCED):
+        assert np.isfinite(loss) and gap < 1e-10 and parameters < 1e-10, (job, case)
+
+
+LAYOUT = """
+import json, jax, numpy as np, vit_jax
+from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices
+from vit_jax.sharding import make_mesh
+from vit_spec import OptimConfig, ViTConfig
+config = ViTConfig(image_size=16, patch_size=4, width=64, depth=1, num_heads=4, mlp_width=128,
+                   num_classes=16)
+optim, mesh = OptimConfig(ema_decay=0.9), make_mesh(2, 2, 2)
+structure, state = new_state(lambda: vit_jax.create(config, scan=True), optim, mesh)
+batch = to_devices((np.ones((8, 16, 16, 3), np.float32), np.zeros(8, np.int32)), mesh)
+step = jit_train_step(structure, optim, state, mesh)
+print(json.dumps([[list(x.shape), list(x.addressable_shards[0].data.shape)] for x in batch]))
+state, _ = step(state, *batch, new_key(0, mesh))
+print(json.dumps([
+    [jax.tree_util.keystr(path), list(leaf.shape), list(leaf.addressable_shards[0].data.shape)]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+]))
+"""
+
+
+def test_after_a_step_every_leaf_is_divided_and_moments_as_their_parameters():
+    result = subprocess.run(
+        [sys.executable, "-c", LAYOUT], cwd=ROOT, env=meshes.environment(1, 8, 0), text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    batch, leaves = map(json.loads, result.stdout.splitlines())
+    assert [(whole[0], piece[0]) for whole, piece in batch] == [(8, 2), (8, 2)]
+    pieces: dict[str, set] = {}
+    for path, whole, piece in leaves:
+        if "'" in path:
+            pieces.setdefault(path.split("'")[-2], set()).add((tuple(whole), tuple(piece)))
+        if np.prod(whole) > 256:  # nothing large is on every device: fsdp x tensor is 4
+            assert np.prod(piece) * 4 == np.prod(whole), (path, whole, piece)
+    assert all(len(found) == 1 for found in pieces.values()), pieces
+    assert pieces["blocks.0.attn.qkv.kernel"] == {((64, 192), (16, 192))}
+    assert pieces["blocks.0.mlp.fc1.kernel"] == {((64, 128), (32, 64))}
+    assert pieces["blocks.0.mlp.fc1.bias"] == {((128,), (64,))}
+    counts = {}
+    for path, *_ in leaves:
+        name = path.split("'")[-2] if "'" in path else path
+        counts[name] = counts.get(name, 0) + 1
+    assert counts["blocks.0.mlp.fc1.kernel"] == 4  # parameter, two moments, average
+
+
+def test_every_parameter_that_a_config_can_name_has_one_rule():
+    base = ViTConfig(image_size=32, patch_size=16, width=32, depth=1, num_heads=2, mlp_width=32)
+    gated = {"activation": "silu", "layer_scale": 0.1, "qk_norm": True, "pre_norm": True}
+    configs = [
+        base.replace(distillation_token=True),
+        base.replace(mlp="swiglu", **gated, num_registers=2, representation_size=32),
+        base.replace(mlp="swiglu_packed", **gated, fc_norm=True, pool="mean"),
+        base.replace(class_token=False, pool="map"),
+    ]
+    for config in configs:
+        with jax.ensure_compile_time_eval():
+            model = vit_jax.create(config)
+        for name, rank in names(model):
+            axes = logical_axes(name, rank)
+            assert len(axes) == rank and set(axes) <= set(RULES)
+            assert logical_axes(name, rank + 1) == (None, *axes)  # stacked
+            if rank > 1 and "kernel" in name:
+                assert any(axes), f"{name} is on every device"
+    with pytest.raises(ValueError, match="parameter blocks.0.gate.kernel of rank 2 has no rule"):
+        logical_axes("blocks.0.gate.kernel", 2)
+
+
+def test_what_a_mesh_cannot_divide_is_refused_with_a_way_out():
+    shape = jax.sharding.AbstractMesh((1, 4, 4), ("data", "fsdp", "tensor"))
+    with pytest.raises(ValueError) as caught:
+        check_model(get("Ti/16", width=200, num_heads=2, mlp_width=30), shape)
+    text = str(caught.value)
+    assert "num_heads 2 is not a multiple of the mesh's tensor 4: use at most 2 there" in text
+    assert "mlp_width 30" in text and "width 200 is not a multiple of the mesh's fsdp x ten" in text
+    with pytest.raises(ValueError, match="mesh data -1 x fsdp 7 x tensor 1 is not the 1 devices"):
+        make_mesh(-1, 7, 1, devices=jax.devices()[:1])
+    with pytest.raises(ValueError, match="fsdp 0 must be at least 1"):
+        MeshShape(fsdp=0)
+    with pytest.raises(ValueError, match="only one of data, fsdp and tensor can be -1"):
+        MeshShape(fsdp=-1)
+
+
+def test_every_variant_can_be_divided_by_what_it_is_large_enough_for():
+    shape = jax.sharding.AbstractMesh((1, 16, 1), ("data", "fsdp", "tensor"))
+    for name in variants():
+        check_model(get(name), shape)
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+GKE = {
+    "JAX_FORCE_TPU_INIT": "1", "TPU_SKIP_MDS_QUERY": "1", "MEGASCALE_NUM_SLICES": "1",
+    "MEGASCALE_SLICE_ID": "0", "MEGASCALE_COORDINATOR_ADDRESS": "localhost",
+    "TPU_WORKER_HOSTNAMES": "localhost,localhost",
+}  # fmt: skip
+FIELDS = {
+    "optim.total-steps": 4, "optim.warmup-steps": 2, "log-every": 2, "eval-every": 4,
+    "model.depth": 1, "model.width": 32, "model.num-heads": 2, "model.mlp-width": 32,
+}  # fmt: skip
+SHORT = ["digits", *(f"--{name}={value}" for name, value in FIELDS.items())]
+
+
+def together(command: list[str], variables: list[dict[str, str]]) -> list[str]:
+    """Output of processes that run beside each other; all have to succeed."""
+    shared = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_PORT": str(meshes.free_port())}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=shared | own, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for own in variables
+    ]  # fmt: skip
+    found = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0] * len(running), found
+    lines = [out.splitlines(keepends=True) for out, _ in found]
+    return ["".join(line for line in out if not line.startswith("[Gloo]")) for out in lines]
+
+
+def test_two_processes_under_slurm_train_as_one_and_only_the_first_writes(tmp_path):
+    script = (
+        "import sys, train; train.check_twin = lambda recipe, path: True\n"
+        f"sys.argv = ['train.py', *{SHORT!r}, *sys.argv[1:]]; raise SystemExit(train.main())"
+    )
+    data = ["--data-dir", str(tmp_path / "data")]
+    ranks = [{**SLURM, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    together(["-c", script, *data, "--out", str(tmp_path / "one")], [{}])
+    first, second = together(["-c", script, *data, "--out", str(tmp_path / "two")], ranks)
+    assert "on 2 cpu device(s)" in first and second == ""
+    (one, two) = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert len(one) == len(two) == 3
+    for a, b in zip(one, two, strict=True):
+        keys = a.keys() - {"images_per_second"}
+        assert [b[key] for key in keys] == pytest.approx([a[key] for key in keys], rel=1e-5)
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["test_images"] == 360
+
+
+@pytest.mark.parametrize("cluster", ["gke", "variables"])
+def test_processes_find_each_other_on_cloud_tpu_and_by_variables(cluster):
+    script = (
+        "from vit_jax.processes import start_processes, total, end_processes\n"
+        "start_processes('auto'); import jax\n"
+        "print(jax.process_index(), jax.process_count(), total(1)); end_processes()"
+    )
+    port = meshes.free_port()
+    given = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    ranks = [
+        GKE | {"TPU_WORKER_ID": str(i)} if cluster == "gke" else given | {"JAX_PROCESS_ID": str(i)}
+        for i in range(2)
+    ]
+    assert [line.split() for line in together(["-c", script], ranks)] == [
+        ["0", "2", "2"],
+        ["1", "2", "2"],
+    ]
+
+
+def test_half_set_variables_are_refused(monkeypatch):
+    from vit_jax.processes import start_processes
+
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    with pytest.raises(ValueError, match="without JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID: set"):
+        start_processes("auto")
+    start_processes("none")
+
+
+GATHERS = """
+  %a.1 = bf16[64,128]{1,0:T(8,128)(2,1)} all-gather(%p.1), channel_id=3, dimensions={0}
+  %a.2 = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.2), channel_id=3, dimensions={0}
+  %s = (f32[8,4]{1,0}, f32[2]{0}, f32[64,4]{1,0}, f32[16]{0}) all-gather-start(%x, %y), channel_id=4
+  ROOT %r = (f32[], f32[]) all-reduce(%x, %y), channel_id=5, to_apply=%add
+  %d = f32[64,4]{1,0} all-gather-done(%s)
+"""
+
+
+def test_collectives_are_read_from_a_compiled_program():
+    assert collectives(GATHERS) == {"all-gather": 2, "all-reduce": 1}
+    assert gathers(GATHERS) == [64 * 128, 64 * 128, 64 * 4 + 16]
