@@ -10,7 +10,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types unit fuzz formats format clean
+.PHONY: help train test lint types unit fuzz formats tpu-aot format clean
 
 help:
 	@echo "make train   train on handwritten digits, load in PyTorch, prove equal  (ARGS='fashion_mnist --help')"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint, make types, make unit   its parts; each sets up $(VENV) first"
 	@echo "make fuzz    damaged tensor files for up to eight minutes  (ARGS='--inputs 50000 --seed 1')"
 	@echo "make formats measure every format of others and write docs/formats.md"
+	@echo "make tpu-aot compile the training step for TPU slices, without a TPU  (ARGS='--models S/16')"
 	@echo "make format  rewrite the code in the project's style"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
@@ -41,6 +42,9 @@ fuzz: $(VENV)/test.stamp
 
 formats: $(VENV)/test.stamp
 	$(BIN)/python -m tests.formats_matrix
+
+tpu-aot: $(VENV)/tpu.stamp
+	$(BIN)/python -m benchmarks.tpu_aot $(ARGS)
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
@@ -68,4 +72,9 @@ $(VENV)/test.stamp: $(VENV)/train.stamp
 	@echo "installing the test tools"
 	@$(PIP) -e '.[jax,torch,train,test]'
 	@$(PIP) --no-deps torchvision timm
+	@touch $@
+
+$(VENV)/tpu.stamp: $(VENV)/train.stamp
+	@echo "installing libtpu (600 MB)"
+	@$(PIP) -e '.[jax,torch,train,tpu]'
 	@touch $@
