@@ -1,7 +1,8 @@
-"""Random changes of one training image, each a small function of a NumPy generator. No twin.
+"""What may happen to training images, and the changes of place: crop, flip, turn, shift. No twin.
 
 Every function takes uint8 `(h, w, c)` and returns the same kind. It draws only from the generator
-that it is given, and draws nothing when it is switched off.
+that it is given, and draws nothing when it is switched off. Colour, policies, erasing and mixing
+have modules of their own.
 Shapes: h height, w width in pixels, c channels.
 """
 
@@ -13,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 from vit_data.decode import pixels, to_picture
+from vit_data.erase import MODES
+from vit_data.policies import policy_of
 from vit_data.preprocess import RESAMPLING
 from vit_spec.preprocessing import Preprocessing
 
@@ -21,10 +24,11 @@ PADDINGS = ("zero", "edge", "reflect")
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Which random changes a training image goes through: crop, flip, rotation, shift, in order.
+    """Which random changes the training images go through, in this order.
 
-    The defaults change nothing. For 8x8 digits a shift of 1 and a rotation of about 10 help,
-    while a flip turns them into other signs.
+    Each image: crop, flips, rotation, shift, policy, colour jitter, normalisation, erasing. Then
+    the batch: Mixup or CutMix. The defaults change nothing. For 8x8 digits a shift of 1 and a
+    rotation of about 10 help, while a flip turns them into other signs.
     """
 
     flip: float = 0.0
@@ -40,10 +44,52 @@ class Augmentation:
     (GoogLeNet, 2014, section 6; drawn as in torchvision's `RandomResizedCrop`)."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of an inception crop, log-uniform (torchvision's default)."""
+    vertical_flip: float = 0.0
+    """Probability of an upside-down image (`vflip` of timm)."""
+    policy: str = ""
+    """Image operations: `rand-m9-mstd0.5-inc1` (RandAugment in timm's notation and definition),
+    `randaug(2,10)` (RandAugment in big_vision's), `3-augment` (DeiT III), or empty."""
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Strength of brightness, contrast, saturation, and share of the hue's circle (torchvision)."""
+    erasing: float = 0.0
+    """Probability that a rectangle is erased (Random erasing, 2017, timm's numbers)."""
+    erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
+    """What fills it: the mean colour, one random colour, or noise."""
+    mixup: float = 0.0
+    """Mixup's parameter of Beta(a, a), e.g. 0.8; 0: off. One share for the whole batch."""
+    cutmix: float = 0.0
+    """CutMix's parameter of Beta(a, a), e.g. 1.0; 0: off."""
+    mix_probability: float = 1.0
+    """How often a batch is mixed at all."""
+    mix_switch: float = 0.5
+    """How often CutMix takes the place of Mixup when both are on."""
+    repeats: int = 1
+    """Differently augmented copies of an image in a batch (https://arxiv.org/abs/1901.09335); an
+    epoch is as many times longer. DeiT takes 3 and calls a third of that an epoch."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels are shares of classes (b, k) instead of classes (b,)."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip {self.flip} is a probability: give a value in [0, 1]")
+        for name in ("flip", "vertical_flip", "erasing", "mix_probability", "mix_switch"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is a probability: give a value in [0, 1]"
+                )
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be 0 (off) or positive")
+        if self.erasing_mode not in MODES:
+            raise ValueError(f"erasing_mode {self.erasing_mode!r} is none of {', '.join(MODES)}")
+        if min(self.color_jitter) < 0 or self.color_jitter[3] > 0.5:
+            raise ValueError(
+                f"color_jitter {self.color_jitter} must be 0 or more, and its hue at most 0.5"
+            )
+        if self.repeats < 1:
+            raise ValueError(f"repeats {self.repeats} must be 1 or more")
+        policy_of(self.policy)
         if not 0 <= self.rotation <= 180:
             raise ValueError(f"rotation {self.rotation} is in degrees: give a value in [0, 180]")
         if self.shift < 0:
@@ -62,16 +108,19 @@ class Augmentation:
 
 
 def augment(image: np.ndarray, rng: np.random.Generator, augmentation: Augmentation) -> np.ndarray:
-    """`image` after every change but the crop, which needs the undistorted original."""
+    """`image` after the changes of place but the crop, which needs the undistorted original."""
     image = random_flip(image, rng, augmentation.flip)
+    image = random_flip(image, rng, augmentation.vertical_flip, axis=0)
     image = random_rotation(image, rng, augmentation.rotation)
     return random_shift(image, rng, augmentation.shift, augmentation.padding)
 
 
-def random_flip(image: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
-    """Mirrored left to right with `probability`."""
+def random_flip(
+    image: np.ndarray, rng: np.random.Generator, probability: float, *, axis: int = 1
+) -> np.ndarray:
+    """Mirrored with `probability`: left to right, or upside down with `axis` 0."""
     if probability and rng.random() < probability:
-        return image[:, ::-1]
+        return np.flip(image, axis)
     return image
 
 

@@ -8,7 +8,7 @@ Shapes: b examples in a batch of this host, h height, w width in pixels, c chann
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -118,12 +118,17 @@ def train_batches(
     augmentation: Augmentation,
     seed: int,
     epochs: int | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
     workers: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
     cache: bool | None = None,
 ) -> Batches:
     """Shuffled, augmented batches: `{"image": float32 (b, h, w, c), "label": int32 (b,)}`.
+
+    With Mixup or CutMix the labels are shares of the k classes instead, float32 (b, k), without
+    label smoothing. `sizes` are of progressive resizing: (first step after it, side in pixels), in
+    order of the steps; `size` is that of all later steps.
 
     `batch_size` is b, the share of this host: all `shard_count` hosts together read
     `b * shard_count` examples a step, in the order in which one host would. Batches run on across
@@ -147,16 +152,20 @@ def train_batches(
             f"batch_size {batch_size} x {shard_count} hosts is more than the {len(source)} images "
             f"of {source.name}: use a batch_size of at most {len(source) // shard_count}"
         )
+    if augmentation.mixes and batch_size % 2:
+        raise ValueError(f"batch_size {batch_size} of a host is odd and mixing pairs images: add 1")
     channel_facts(preprocessing, channels)
-    fitted = augmentation.crop_scale is None
+    fitted = augmentation.crop_scale is None and not sizes
     facts: Any = {"size": size, "channels": channels, "preprocessing": preprocessing}
     reader = Reader(source, **facts, fitted=fitted, cache=cache)
-    load = TrainBatch(reader, **facts, augmentation=augmentation, seed=seed)
+    schedule = tuple((until, check_size(side)) for until, side in sizes)
+    load = TrainBatch(reader, **facts, augmentation=augmentation, seed=seed, sizes=schedule)
     order = TrainOrder(
         len(source),
         batch_size,
         seed=seed,
         epochs=epochs,
+        repeats=augmentation.repeats,
         shard_index=shard_index,
         shard_count=shard_count,
     )

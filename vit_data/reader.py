@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 
 from vit_data.augment import Augmentation, augment, inception_crop
+from vit_data.color import color_jitter
 from vit_data.decode import decode
-from vit_data.order import ExampleRng, Slots
+from vit_data.erase import random_erasing
+from vit_data.mix import draw_mix, mix_images, mix_labels
+from vit_data.order import ERASE, ExampleRng, Slots, mix_rng
+from vit_data.policies import Policy, policy_of
 from vit_data.preprocess import channel_facts, check_size, fit, normalise
+from vit_data.randaug_timm import Look, turning
 from vit_data.sources import Source
 from vit_spec.preprocessing import Preprocessing
+
+Sizes = tuple[tuple[int, tuple[int, int]], ...]
+"""Progressive resizing: (first step after it, (h, w)), by step."""
 
 CACHE_LIMIT = 256 * 2**20  # bytes of decoded images that are kept without being asked to
 
@@ -92,30 +100,73 @@ class TrainBatch:
         preprocessing: Preprocessing,
         augmentation: Augmentation,
         seed: int,
+        sizes: Sizes = (),
     ) -> None:
         self._reader, self._seed, self._augmentation = reader, seed, augmentation
-        self._shape, self._preprocessing = (*check_size(size), channels), preprocessing
+        self._size, self._sizes, self._preprocessing = size, sizes, preprocessing
         self._mean, self._std = channel_facts(preprocessing, channels)
+        colour = np.minimum(np.rint(self._mean * 255), 255).astype(int).tolist()
+        self._look = Look(tuple(colour), turning(preprocessing.interpolation))
 
     def __call__(self, slots: Slots) -> dict[str, Any]:
-        batch = _empty(len(slots.example), self._shape)
+        size = self.size_at(slots.step)
+        batch = _empty(len(slots.example), (*size, len(self._mean)))
+        keys = list(
+            zip(*(part.tolist() for part in (slots.epoch, slots.example, slots.copy)), strict=True)
+        )
         rngs = ExampleRng(self._seed)  # one for each call: threads must not share it
-        pairs = zip(slots.epoch.tolist(), slots.example.tolist(), strict=True)
-        for slot, (epoch, index) in enumerate(pairs):
+        policy = policy_of(self._augmentation.policy)
+        for slot, key in enumerate(keys):
+            index = key[1]
             found = self._reader.read(index)
             if found is None:
                 batch["skipped"][slot] = index
                 found = self._reader.readable_from(index)
             image, batch["label"][slot] = found
-            batch["image"][slot] = self._change(image, rngs.at(epoch, index))
-        batch["image"] = normalise(batch["image"], self._mean, self._std)
+            batch["image"][slot] = self._change(image, size, policy, rngs.at(*key))
+        images = batch["image"] = normalise(batch["image"], self._mean, self._std)
+        if self._augmentation.erasing:
+            rngs = ExampleRng(self._seed, ERASE)
+            choice = self._augmentation.erasing, self._augmentation.erasing_mode
+            for slot, key in enumerate(keys):
+                random_erasing(images[slot], rngs.at(*key), *choice)
+        if self._augmentation.mixes:
+            batch["label"] = self._mix(images, batch["label"], slots.step)
         return batch
 
-    def _change(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if self._augmentation.crop_scale is not None:
-            size = (self._shape[0], self._shape[1])
-            image = inception_crop(image, rng, size, self._augmentation, self._preprocessing)
-        return augment(image, rng, self._augmentation)
+    def size_at(self, step: int) -> tuple[int, int]:
+        """The (h, w) of the images of a step."""
+        return next((size for until, size in self._sizes if step < until), self._size)
+
+    def _change(
+        self,
+        image: np.ndarray,
+        size: tuple[int, int],
+        policy: Policy | None,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        choice = self._augmentation
+        if choice.crop_scale is not None:
+            image = inception_crop(image, rng, size, choice, self._preprocessing)
+        elif self._sizes:
+            image = fit(image, size, self._preprocessing)
+        image = augment(image, rng, choice)
+        if policy is not None:
+            image = policy(image, rng, self._look)
+        return color_jitter(image, rng, choice.color_jitter)
+
+    def _mix(self, images: np.ndarray, labels: np.ndarray, step: int) -> np.ndarray:
+        choice = self._augmentation
+        mix = draw_mix(
+            mix_rng(self._seed, step),
+            (images.shape[1], images.shape[2]),
+            mixup=choice.mixup,
+            cutmix=choice.cutmix,
+            probability=choice.mix_probability,
+            switch=choice.mix_switch,
+        )
+        mix_images(images, mix)
+        return mix_labels(labels, self._reader.source.num_classes, mix)
 
 
 class EvalBatch:

@@ -31,6 +31,11 @@ def test_a_flip_of_probability_one_mirrors_left_to_right():
     np.testing.assert_array_equal(random_flip(IMAGE, rng(), 1.0), IMAGE[:, ::-1])
 
 
+def test_a_vertical_flip_turns_upside_down():
+    choice = Augmentation(vertical_flip=1.0)
+    np.testing.assert_array_equal(augment(IMAGE, rng(), choice), IMAGE[::-1])
+
+
 def test_a_flip_happens_as_often_as_its_probability():
     generator = rng()
     flips = sum(random_flip(IMAGE, generator, 0.3)[0, 0, 0] != 1 for _ in range(2000))
@@ -88,6 +93,16 @@ def test_a_crop_has_the_size_asked_for():
         ("padding", "wrap"),
         ("crop_scale", (0.5, 0.1)),
         ("crop_ratio", (0, 1)),
+        ("vertical_flip", -0.1),
+        ("erasing", 2),
+        ("erasing_mode", "black"),
+        ("mixup", -1),
+        ("cutmix", -1),
+        ("mix_probability", 1.1),
+        ("mix_switch", -0.1),
+        ("color_jitter", (0, 0, 0, 0.6)),
+        ("repeats", 0),
+        ("policy", "autoaugment"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field, value):
