@@ -4,6 +4,7 @@
     python train.py fashion_mnist          another recipe
     python train.py path/to/images         your own folder, one subfolder a class
     python train.py digits --help          every field with its default
+    python train.py digits --show-batch batch.png      what the model sees, as a picture
 
 Exit codes: 0 done, 1 the run failed (loss not finite, twins differ), 2 wrong usage or broken input.
 """
@@ -27,10 +28,11 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 import vit_jax
-from vit_data import eval_batches, open_source, train_batches
+from vit_data import eval_batches, open_source
 from vit_data.folder import FolderSource
-from vit_data.recipe import Recipe
+from vit_data.recipe import Recipe, training_batches
 from vit_data.recipes import RECIPES
+from vit_data.show import show_batch
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
 from vit_jax.metrics import MetricsWriter, NotFiniteError, means
@@ -94,6 +96,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
 
 def run(name: str, recipe: Recipe) -> int:
     """Trains unless the folder already holds this very run, then checks the result in PyTorch."""
+    if recipe.show_batch:
+        print(show_batch(recipe, Path(recipe.show_batch)))
+        return 0
     folder, first = RunFolder(recipe.out or f"runs/{name}"), is_first()
     if from_first(folder.finished(recipe.to_dict()) and not recipe.overwrite):
         if first:
@@ -124,18 +129,7 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
     config = recipe.model.replace(num_classes=sources["train"].num_classes)
     check_model(config, mesh)
     share, turn, turns = batch_share(recipe.batch_size, mesh)
-    batches = train_batches(
-        sources["train"],
-        batch_size=share,
-        shard_index=turn,
-        shard_count=turns,
-        size=config.image_shape,
-        channels=config.in_channels,
-        preprocessing=recipe.preprocessing,
-        augmentation=recipe.augmentation,
-        seed=recipe.seed,
-        workers=recipe.workers,
-    )
+    batches = training_batches(recipe, config, sources["train"], share, turn, turns)
     by_first(lambda: folder.claim(recipe.to_dict(), overwrite=recipe.overwrite))
     if isinstance(sources["train"], FolderSource):
         print(sources["train"].division)

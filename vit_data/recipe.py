@@ -4,9 +4,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from vit_data.augment import Augmentation
+from vit_data.pipeline import Batches, train_batches
+from vit_data.sources import Source
 from vit_spec import OptimConfig, Preprocessing, ViTConfig
 
-RUN_ONLY = ("out", "overwrite", "distributed")  # fields that do not decide the result
+RUN_ONLY = ("out", "overwrite", "distributed", "show_batch")  # fields that do not decide the result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,9 @@ class Recipe:
     """Resize, crop and normalisation; saved with the weights."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes of the training images."""
+    image_sizes: tuple[tuple[float, int], ...] = ()
+    """Progressive resizing: (share of the steps after which it ends, side in pixels), in order,
+    e.g. `0.5 128 0.8 160`; then the model's size. Position embeddings are resampled to it."""
     batch_size: int = 128
     """Images in a step, over all devices."""
     eval_batch_size: int = 256
@@ -75,6 +80,8 @@ class Recipe:
     """Folder of the run; None: runs/NAME."""
     overwrite: bool = False
     """Replace the run that the folder holds."""
+    show_batch: str | None = None
+    """Write a picture of the first training batch, as the model sees it, to this PNG and stop."""
 
     def __post_init__(self) -> None:
         low = {"batch_size": 1, "eval_batch_size": 1, "eval_every": 1, "log_every": 1, "workers": 0}
@@ -83,10 +90,54 @@ class Recipe:
             for n, k in low.items()
             if getattr(self, n) < k
         ]
+        found += [f"image_sizes: {problem}" for problem in self._size_problems()]
         if found:
             raise ValueError("; ".join(found))
+
+    def _size_problems(self) -> list[str]:
+        shares = [share for share, _ in self.image_sizes]
+        ordered = all(a < b for a, b in zip([0.0, *shares], [*shares, 1.0], strict=True))
+        problems = [] if ordered else [f"shares {shares} must rise, between 0 and 1"]
+        for _, side in self.image_sizes:
+            try:
+                self.model.grid_of(side, side)
+            except ValueError as error:
+                problems.append(str(error))
+        return problems
+
+    @property
+    def sizes_by_step(self) -> list[tuple[int, int]]:
+        """`image_sizes` with steps in place of shares, for `train_batches`."""
+        return [(round(share * self.optim.total_steps), side) for share, side in self.image_sizes]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that decide the result, as JSON values."""
         fields = asdict(self)
         return {name: fields[name] for name in fields if name not in RUN_ONLY}
+
+
+def training_batches(
+    recipe: Recipe,
+    config: ViTConfig,
+    source: Source,
+    batch_size: int | None = None,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> Batches:
+    """The batches of a run with the model `config`: shuffled, augmented, without end.
+
+    `batch_size` is this process's share, if there are several that read.
+    """
+    return train_batches(
+        source,
+        batch_size=batch_size or recipe.batch_size,
+        shard_index=shard_index,
+        shard_count=shard_count,
+        size=config.image_shape,
+        channels=config.in_channels,
+        preprocessing=recipe.preprocessing,
+        augmentation=recipe.augmentation,
+        seed=recipe.seed,
+        sizes=recipe.sizes_by_step,
+        workers=recipe.workers,
+    )

@@ -1,6 +1,7 @@
 """The training program: what it writes, what it refuses, and that devices change nothing."""
 
 import ast
+import dataclasses
 import json
 import os
 import subprocess
@@ -84,6 +85,46 @@ def test_the_same_run_again_is_not_trained_again_and_another_is_refused(quick, t
     assert "already holds a finished run of another recipe" in capsys.readouterr().err
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
     assert train.main([*quick, *out, "--seed", "1", "--overwrite"]) == 0
+
+
+def test_a_picture_of_the_first_batch_is_written_and_nothing_trained(quick, tmp_path, capsys):
+    picture = tmp_path / "batch.png"
+    out = tmp_path / "run"
+    assert train.main([*quick, "--out", str(out), "--show-batch", str(picture)]) == 0
+    assert "the first 48 of 128 images" in capsys.readouterr().out
+    with Image.open(picture) as opened:
+        assert opened.width > 1000
+    assert not out.exists()
+
+
+def test_mixed_labels_and_growing_images_are_trained_on(quick, tmp_path, monkeypatch):
+    seen = []
+    make = train.make_train_step
+
+    def spied(*arguments):
+        step = make(*arguments)
+
+        def traced(state, images, labels, masks):
+            seen.append((images.shape[1], labels.shape))
+            return step(state, images, labels, masks)
+
+        return traced
+
+    monkeypatch.setattr(train, "make_train_step", spied)
+    options = ["--augmentation.mixup", "0.8", "--augmentation.cutmix", "1", "--image-sizes"]
+    out = tmp_path / "run"
+    assert train.main([*quick, *options, "0.25", "4", "0.5", "12", "--out", str(out)]) == 0
+    assert seen == [(4, (128, 10)), (12, (128, 10)), (8, (128, 10))]  # one compilation a size
+    assert all(line["loss"] > 0 for line in lines(out) if "loss" in line)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"), [(((0.5, 4), (0.3, 8)), "must rise"), (((0.5, 6),), "multiple of patch")]
+)
+def test_impossible_image_sizes_are_refused(sizes, message):
+    recipe = vit_data.recipes.digits()
+    with pytest.raises(ValueError, match=f"image_sizes: .*{message}"):
+        dataclasses.replace(recipe, image_sizes=sizes)
 
 
 def test_a_folder_with_other_files_is_left_alone(quick, tmp_path, capsys):
