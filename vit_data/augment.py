@@ -1,8 +1,8 @@
 """What may happen to training images, and the changes of place: crop, flip, turn, shift. No twin.
 
-Every function takes uint8 `(h, w, c)` and returns the same kind. It draws only from the generator
-that it is given, and draws nothing when it is switched off. Colour, policies, erasing and mixing
-have modules of their own.
+A function takes uint8 `(h, w, c)`, or the crop a whole picture, and returns the former. It draws
+only from the generator that it is given, and draws nothing when it is switched off. Colour,
+policies, erasing and mixing have modules of their own.
 Shapes: h height, w width in pixels, c channels.
 """
 
@@ -153,15 +153,15 @@ def random_shift(
 
 
 def inception_crop(
-    image: np.ndarray,
+    picture: Image.Image,
     rng: np.random.Generator,
     size: tuple[int, int],
     augmentation: Augmentation,
     preprocessing: Preprocessing,
 ) -> np.ndarray:
-    """A random part of `image`, resized to `size` `(h, w)`; the aspect ratio changes."""
-    top, left, h, w = crop_box((image.shape[0], image.shape[1]), rng, augmentation)
-    part = to_picture(image[top : top + h, left : left + w])
+    """A random part of `picture`, resized to `size` `(h, w)`; the aspect ratio changes."""
+    top, left, h, w = crop_box((picture.height, picture.width), rng, augmentation)
+    part = picture.crop((left, top, left + w, top + h))
     return pixels(part.resize((size[1], size[0]), RESAMPLING[preprocessing.interpolation]))
 
 

@@ -27,6 +27,11 @@ def decode(data: ImageData, *, channels: int) -> np.ndarray:
     Raises `ValueError` when the image cannot be read or its values have no fixed range, and
     `FileNotFoundError` (or another `OSError`) when the path cannot be opened.
     """
+    return pixels(decode_picture(data, channels=channels))
+
+
+def decode_picture(data: ImageData, *, channels: int) -> Image.Image:
+    """As `decode`, but a Pillow picture of mode L or RGB: a crop of it needs no copy of it all."""
     if channels not in (1, 3):
         raise ValueError(f"channels {channels} is neither 1 (grey) nor 3 (RGB)")
     if isinstance(data, np.ndarray):
@@ -39,7 +44,8 @@ def decode(data: ImageData, *, channels: int) -> np.ndarray:
             picture = _from_bytes(path.read_bytes())
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    return pixels(picture.convert("L" if channels == 1 else "RGB"))
+    mode = "L" if channels == 1 else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def to_picture(image: np.ndarray) -> Image.Image:
@@ -91,4 +97,4 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
     if picture.mode in _ALPHA_MODES:
         return picture.convert("L" if picture.mode in ("LA", "La") else "RGB")
-    return picture.copy()
+    return picture

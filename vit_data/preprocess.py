@@ -8,8 +8,10 @@ import math
 import numpy as np
 from PIL import Image
 
-from vit_data.decode import ImageData, decode, pixels, to_picture
+from vit_data.decode import ImageData, decode_picture, pixels, to_picture
 from vit_spec.preprocessing import Preprocessing
+
+CHUNK = 2**15  # values, 128 KiB
 
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -29,20 +31,25 @@ def load_image(
     """
     size = check_size(size)
     mean, std = channel_facts(preprocessing, channels)
-    return normalise(fit(decode(data, channels=channels), size, preprocessing), mean, std)
+    picture = decode_picture(data, channels=channels)
+    return normalise(fit(picture, size, preprocessing), mean, std)
 
 
-def fit(image: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
+def fit(
+    picture: Image.Image | np.ndarray, size: tuple[int, int], preprocessing: Preprocessing
+) -> np.ndarray:
     """Resized and centre-cropped uint8 `(h, w, c)`, in Pillow's antialiased 8-bit arithmetic.
 
     Sides and crop are rounded as timm's `create_transform` does (torchvision for squares).
     """
-    resized = resized_shape((image.shape[0], image.shape[1]), size, preprocessing)
-    if resized != image.shape[:2]:
+    if isinstance(picture, np.ndarray):
+        picture = to_picture(picture)
+    resized = resized_shape((picture.height, picture.width), size, preprocessing)
+    if resized != (picture.height, picture.width):
         method = RESAMPLING[preprocessing.interpolation]
-        image = pixels(to_picture(image).resize((resized[1], resized[0]), method))
+        picture = picture.resize((resized[1], resized[0]), method)
     top, left = round((resized[0] - size[0]) / 2), round((resized[1] - size[1]) / 2)
-    return image[top : top + size[0], left : left + size[1]]  # (h, w, c)
+    return pixels(picture)[top : top + size[0], left : left + size[1]]  # (h, w, c)
 
 
 def resized_shape(
@@ -61,12 +68,18 @@ def resized_shape(
 
 
 def normalise(image: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """`(x / 255 - mean) / std` in float32, of uint8 `(..., c)`; `mean` and `std` are `(c,)`."""
-    x = image.astype(np.float32)
-    x /= np.float32(255)
-    x -= mean
-    x /= std
-    return x
+    """`(x / 255 - mean) / std` in float32, of uint8 `(..., w, c)`; `mean` and `std` `(c,)`."""
+    out = np.empty(image.shape, np.float32)
+    width = image.shape[-2] * image.shape[-1]
+    mean, std = (np.tile(facts, image.shape[-2]) for facts in (mean, std))  # (w * c,)
+    rows, results = image.reshape(-1, width), out.reshape(-1, width)
+    few = max(1, CHUNK // width)
+    for start in range(0, len(rows), few):  # so that all passes find a part in the cache
+        x = results[start : start + few]
+        np.divide(rows[start : start + few], np.float32(255), out=x, dtype=np.float32)
+        x -= mean
+        x /= std
+    return out
 
 
 def channel_facts(preprocessing: Preprocessing, channels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_data.augment import Augmentation, augment, inception_crop
 from vit_data.color import color_jitter
-from vit_data.decode import decode
+from vit_data.decode import decode_picture
 from vit_data.erase import random_erasing
 from vit_data.mix import draw_mix, mix_images, mix_labels
 from vit_data.order import ERASE, ExampleRng, Slots, mix_rng
@@ -28,8 +28,9 @@ CACHE_LIMIT = 256 * 2**20  # bytes of decoded images that are kept without being
 class Reader:
     """The prepared images of a source by index, from memory where it pays.
 
-    Prepared is decoded and, with `fitted`, brought to `size`. `cache` None keeps the images when
-    all of them, if like the first, take less than `CACHE_LIMIT` bytes; `cached` tells.
+    Prepared is a decoded picture, or with `fitted` one brought to `size`, uint8 (h, w, c).
+    `cache` None keeps the images when all of them, if like the first, take less than `CACHE_LIMIT`
+    bytes; `cached` tells.
     Raises `ValueError` when the source is empty or no image of it can be read.
     """
 
@@ -48,20 +49,21 @@ class Reader:
         self.source = source
         self._size, self._channels, self._preprocessing = size, channels, preprocessing
         self._fitted = fitted
-        self._kept: dict[int, tuple[np.ndarray, int]] = {}
+        self._kept: dict[int, tuple[Any, int]] = {}
         self._unreadable: dict[int, str] = {}
         self.cached = False
         first = self.readable_from(0)
-        self.cached = first[0].nbytes * len(source) <= CACHE_LIMIT if cache is None else cache
+        size_in_memory = first[0].nbytes if fitted else 4 * first[0].width * first[0].height
+        self.cached = size_in_memory * len(source) <= CACHE_LIMIT if cache is None else cache
 
-    def read(self, index: int) -> tuple[np.ndarray, int] | None:
-        """Image uint8 (h, w, c) and label of one example; None when it cannot be read."""
+    def read(self, index: int) -> tuple[Any, int] | None:
+        """Prepared image and label of one example; None when it cannot be read."""
         kept = self._kept.get(index)
         if kept is not None or index in self._unreadable:
             return kept
         try:
             example = self.source[index]
-            image = decode(example["image"], channels=self._channels)
+            image = decode_picture(example["image"], channels=self._channels)
         except (OSError, ValueError) as error:
             self._unreadable[index] = str(error)
             return None
@@ -71,7 +73,7 @@ class Reader:
             self._kept[index] = (image, example["label"])
         return image, example["label"]
 
-    def readable_from(self, index: int) -> tuple[np.ndarray, int]:
+    def readable_from(self, index: int) -> tuple[Any, int]:
         """The first example at or after `index` that can be read, from the end on to the start."""
         for step in range(len(self.source)):
             found = self.read((index + step) % len(self.source))
@@ -140,7 +142,7 @@ class TrainBatch:
 
     def _change(
         self,
-        image: np.ndarray,
+        image: Any,
         size: tuple[int, int],
         policy: Policy | None,
         rng: np.random.Generator,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vit_data import Augmentation
 from vit_data.augment import (
@@ -80,8 +81,8 @@ def test_a_crop_that_cannot_fit_is_the_largest_centred_one():
 
 def test_a_crop_has_the_size_asked_for():
     choice = Augmentation(crop_scale=(0.1, 1.0))
-    image = np.zeros((9, 7, 3), np.uint8)
-    assert inception_crop(image, rng(), (4, 5), choice, Preprocessing()).shape == (4, 5, 3)
+    picture = Image.new("RGB", (7, 9))
+    assert inception_crop(picture, rng(), (4, 5), choice, Preprocessing()).shape == (4, 5, 3)
 
 
 @pytest.mark.parametrize(
