@@ -1,4 +1,4 @@
-"""Recipes with a name. A new one is a function here that returns a `Recipe`.
+"""Recipes with a name. A new one is a function here, or in `imagenet_recipes.py`.
 
 Each one's docstring, which `--help` shows, states its source, and cost and result where they are
 measured, with the machine.
@@ -7,6 +7,7 @@ measured, with the machine.
 from collections.abc import Callable
 
 from vit_data.augment import Augmentation
+from vit_data.imagenet_recipes import IMAGENET
 from vit_data.recipe import Recipe
 from vit_spec import OptimConfig, Preprocessing, ViTConfig, get
 
@@ -103,49 +104,6 @@ def folder() -> Recipe:
     )
 
 
-def article() -> Recipe:
-    """ViT-B/16 on ImageNet with the numbers of the article that this project began with.
-
-    Learning rate 3e-4, weight decay 0.05, 10,000 warmup and 100,000 steps of 512 images. Made for
-    TPUs or several GPUs; not measured by us. `imagenet2012` must be prepared for TFDS by hand.
-    """
-    return Recipe(
-        data="imagenet2012",
-        model=get("B/16"),
-        optim=OptimConfig(lr=3e-4, warmup_steps=10_000, total_steps=100_000, weight_decay=0.05),
-        augmentation=Augmentation(flip=0.5, crop_scale=(0.05, 1.0)),
-        batch_size=512,
-        eval_batch_size=512,
-        eval_every=5000,
-        log_every=50,
-        dtype="bfloat16",
-        workers=8,
-    )
-
-
-def imagenet_s16_90ep() -> Recipe:
-    """ViT-S/16, 90 epochs of ImageNet: Better plain ViT baselines (https://arxiv.org/abs/2205.01580).
-
-    Published: 76.5 % in 6.5 hours on a TPU v3-8. Their weight decay of 1e-4 is not multiplied by
-    the peak learning rate 1e-3, so it is 0.1 in AdamW's terms. They also use RandAugment(2, 10)
-    and Mixup 0.2, which this recipe does not, so expect less; not measured by us.
-    """
-    return Recipe(
-        data="imagenet2012",
-        model=get("S/16", pool="mean", class_token=False, pos_embed="sincos2d"),
-        optim=OptimConfig(lr=1e-3, warmup_steps=10_000, total_steps=112_590, weight_decay=0.1),
-        preprocessing=Preprocessing(interpolation="bilinear", crop_fraction=0.875),
-        augmentation=Augmentation(flip=0.5, crop_scale=(0.05, 1.0)),
-        batch_size=1024,
-        eval_batch_size=1024,
-        eval_every=5000,
-        log_every=50,
-        dtype="bfloat16",
-        workers=8,
-    )
-
-
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe
-    for recipe in (digits, fashion_mnist, folder, article, imagenet_s16_90ep)
+    recipe.__name__: recipe for recipe in (digits, fashion_mnist, folder, *IMAGENET)
 }
