@@ -123,9 +123,7 @@ def timm(files: list[Path], *, train: bool) -> Work:
 
 def hugging_face(files: list[Path]) -> Work:
     """A data set of files in datasets, through transformers' image processor for ViT."""
-    import datasets
-    import pyarrow
-
+    datasets, pyarrow = (importlib.import_module(name) for name in ("datasets", "pyarrow"))
     importlib.import_module("tests.oracles.timm_models")  # makes torchvision importable
     from transformers import ViTImageProcessor
 
@@ -187,7 +185,7 @@ def summary(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measures both tasks and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", type=Path, help="folder of photographs to make the files from")
     parser.add_argument("--files", type=int, default=256, help="number of JPEG files")
     parser.add_argument("--rounds", type=int, default=7)
