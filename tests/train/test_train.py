@@ -16,6 +16,7 @@ import train
 import vit_data.recipe
 import vit_data.recipes
 import vit_jax
+import vit_jax.parallel
 import vit_spec
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +100,7 @@ def test_a_picture_of_the_first_batch_is_written_and_nothing_trained(quick, tmp_
 
 def test_mixed_labels_and_growing_images_are_trained_on(quick, tmp_path, monkeypatch):
     seen = []
-    make = train.make_train_step
+    make = vit_jax.parallel.make_train_step
 
     def spied(*arguments):
         step = make(*arguments)
@@ -110,7 +111,7 @@ def test_mixed_labels_and_growing_images_are_trained_on(quick, tmp_path, monkeyp
 
         return traced
 
-    monkeypatch.setattr(train, "make_train_step", spied)
+    monkeypatch.setattr(vit_jax.parallel, "make_train_step", spied)
     options = ["--augmentation.mixup", "0.8", "--augmentation.cutmix", "1", "--image-sizes"]
     out = tmp_path / "run"
     assert train.main([*quick, *options, "0.25", "4", "0.5", "12", "--out", str(out)]) == 0
