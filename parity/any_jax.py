@@ -21,6 +21,7 @@ from parity.rules import Names
 from parity.sides import Measurements
 from parity.structures import Image, arguments, is_float, named, numpy, refused, replaced
 from vit_jax.functional import Params, cast, undotted
+from vit_jax.losses import loss_fn
 from vit_spec import OptimConfig, is_decayed
 from vit_spec.layout import State
 
@@ -176,7 +177,7 @@ class AnyJax:
                 "grad_norm": optax.tree.norm(grads),
                 "lr": jnp.asarray(schedule(state.step)),
             }
-            ema = training.averaged(state.ema, params, config)
+            ema = training.averaged(state.ema, params, config, state.step)
             return training.TrainState(state.step + 1, params, opt_state, ema), metrics
 
         params = jax.tree.map(jnp.array, self.params)
@@ -250,7 +251,7 @@ def loss(outputs: Mapping[str, Any], targets: Mapping[str, Any], config: OptimCo
     total = jnp.zeros(())
     for name, target in targets.items():
         if jnp.issubdtype(target.dtype, jnp.integer):
-            total += training.loss_fn(outputs[name], target, label_smoothing=config.label_smoothing)
+            total += loss_fn(outputs[name], target, label_smoothing=config.label_smoothing)
         else:
             total += 0.5 * jnp.mean(jnp.square(outputs[name] - target))
     return total

@@ -16,6 +16,7 @@ from parity.structures import Image, arguments, is_float, named, numpy, refused,
 from vit_spec import OptimConfig, learning_rate
 from vit_spec.layout import State
 from vit_torch.api import to_numpy, to_tensor
+from vit_torch.losses import loss_fn
 
 
 class AnyTorch:
@@ -114,7 +115,7 @@ class AnyTorch:
                 grads.append(parameter.grad)
             norm = training.clip_gradients(grads, config.clip_norm)
             optimizer.step()
-            training.average(ema, model, config)
+            training.average(ema, model, config, step)
             metrics = {
                 "loss": value,
                 "grad_norm": norm,
@@ -159,7 +160,7 @@ def loss(
     parts = [
         0.5 * (outputs[name] - target).square().mean()
         if target.is_floating_point()
-        else training.loss_fn(outputs[name], target, label_smoothing=config.label_smoothing)
+        else loss_fn(outputs[name], target, label_smoothing=config.label_smoothing)
         for name, target in targets.items()
     ]
     return torch.stack(parts).sum()

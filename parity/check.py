@@ -44,6 +44,7 @@ def check(
     image_outputs: bool = False,
     preprocess: Prepares | None = None,
     training: tuple[Any, Any] | None = None,
+    optim: OptimConfig | None = None,
     explain: bool = True,
     progress: Progress | None = None,
 ) -> Report:
@@ -61,7 +62,7 @@ def check(
         dtype: `float64` is the proof; `float32`, `bfloat16` and `float16` compare both sides with
             the float64 result. One or several.
         batch_size: images in a batch, at least 2; odd, so that unequal parts of it show.
-        steps: AdamW steps of the `training` level.
+        steps: optimizer steps of the `training` level.
         seed: of all inputs.
         inputs: for models that are not this project's twins: NumPy arrays in any structure, a
             tuple for positional arguments, a dict for keywords; `parity.Image(array)` marks images
@@ -70,6 +71,8 @@ def check(
         image_outputs: outputs of rank 4 of such models are images, too.
         preprocess: the preprocessing of either side, JAX's first, None for none: functions of
             8-bit images (b, H, W, c), float64, that return what the model takes.
+        optim: the optimizer of the levels `optimizer` and `training`, which decides how long its
+            schedule is; None: AdamW with everything switched on. Not for other models than twins.
         training: modules or objects with the functions of `vit_jax.training` and of
             `vit_torch.training` that are to be checked in place of those.
         explain: where something differs, localise it and look for the cause.
@@ -80,7 +83,7 @@ def check(
     """
     dtypes = _checked(level, dtype, batch_size, steps)
     others = {"inputs": inputs, "rules": rules, "image_outputs": image_outputs}
-    given = models(model, twin, **others, preprocess=preprocess, training=training)
+    given = models(model, twin, **others, preprocess=preprocess, training=training, optim=optim)
     with exact():
         pair = make_pair(
             model,
@@ -94,7 +97,13 @@ def check(
             training=training,
         )
         report = check_pair(
-            pair, level=level, dtypes=dtypes, steps=steps, progress=progress, explain=explain
+            pair,
+            level=level,
+            dtypes=dtypes,
+            steps=steps,
+            optim=optim,
+            progress=progress,
+            explain=explain,
         )
     return replace(report, models=given)
 
@@ -105,6 +114,7 @@ def check_pair(
     level: str,
     dtypes: tuple[str, ...] = ("float64",),
     steps: int = 20,
+    optim: OptimConfig | None = None,
     progress: Progress | None = None,
     explain: bool = True,
 ) -> Report:
@@ -113,7 +123,7 @@ def check_pair(
     if not pair.parameters:  # functions: nothing to train
         level = LEVELS[min(LEVELS.index(level), LEVELS.index("gradients"))]
     levels = LEVELS[: LEVELS.index(level) + 1]
-    run = _Run(pair, steps, progress or (lambda line: None))
+    run = _Run(pair, steps, optim or optim_config(steps), progress or (lambda line: None))
     gaps = tuple(run.gaps(levels, dtypes))
     report = Report(
         subject=pair.subject,
@@ -130,7 +140,8 @@ def check_pair(
     )
     if explain and not report.passed:
         run.progress("what failed")
-        diagnosis = explain_pair(pair, level=level, steps=steps)
+        known = level if optim is None else min(level, "gradients", key=LEVELS.index)
+        diagnosis = explain_pair(pair, level=known, steps=steps)
         report = replace(report, diagnosis=_with_precision(diagnosis, report))
     seconds = time.perf_counter() - start
     return replace(report, seconds=seconds, peak_bytes=peak_bytes(), date=now())
@@ -152,8 +163,9 @@ def _with_precision(diagnosis: Diagnosis, report: Report) -> Diagnosis:
 class _Run:
     """One check of one pair."""
 
-    def __init__(self, pair: Pair, steps: int, progress: Progress):
+    def __init__(self, pair: Pair, steps: int, optim: OptimConfig, progress: Progress):
         self.pair, self.feed, self.steps, self.progress = pair, pair.feed, steps, progress
+        self.optim = optim
         self.curves: dict[str, dict[str, list[float]]] = {}
         self.digests: dict[str, str] = {}
         self.updates: Iterator[list[Gap]] = iter(())
@@ -217,10 +229,9 @@ class _Run:
         yield from over_steps("training", itertools.chain(self.first_updates, self.updates))
 
     def _updates(self, dtype: str, sides: list[Any]) -> Iterator[list[Gap]]:
-        """The gaps after each AdamW step, as the steps are made."""
+        """The gaps after each step of the optimizer, as the steps are made."""
         batches = [self.feed.batches(self.shapes, self.steps, dtype) for _ in sides]
-        optim = optim_config(self.steps)
-        runs = [s.train(optim, b) for s, b in zip(sides, batches, strict=True)]
+        runs = [s.train(self.optim, b) for s, b in zip(sides, batches, strict=True)]
         curves = self.curves[dtype] = {s.name: [] for s in sides[:2]}
         for streams in zip(*runs, strict=True):
             recorded = [_recorded(s, c) for s, c in zip(streams, curves.values(), strict=False)]

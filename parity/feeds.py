@@ -38,7 +38,8 @@ class TwinFeed:
         """Training batches with the masks of dropout and stochastic depth."""
         for batch in inputs.batches(self.config, self.batch_size, steps, self.seed):
             masks = {site: rounded(mask, dtype) for site, mask in batch.masks.items()}
-            yield inputs.Batch(self._images(batch.images, dtype), batch.labels, masks)
+            images = self._images(batch.images, dtype)
+            yield inputs.Batch(images, batch.labels, masks, batch.teacher)
 
     def _images(self, images: np.ndarray, dtype: str) -> np.ndarray:
         if self.raw:

@@ -22,6 +22,7 @@ class Batch:
     images: np.ndarray  # (b, H, W, c)
     labels: np.ndarray  # (b,), int64
     masks: dict[str, np.ndarray]  # by site
+    teacher: np.ndarray | None = None  # (b, k), logits
 
 
 def image_sets(config: ViTConfig, batch_size: int, seed: int) -> dict[str, np.ndarray]:
@@ -51,7 +52,8 @@ def batches(config: ViTConfig, batch_size: int, steps: int, seed: int) -> Iterat
         images = rng.normal(size=(batch_size, *config.image_shape, config.in_channels))
         labels = rng.integers(0, config.num_classes or config.feature_width, batch_size)
         masks = sample_masks(config, batch_size, seed=seed * 100_003 + step)
-        yield Batch(images, labels, masks)
+        teacher = rng.normal(size=(batch_size, config.num_classes or config.feature_width))
+        yield Batch(images, labels, masks, teacher)
 
 
 def random_state(config: ViTConfig, seed: int) -> State:

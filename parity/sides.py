@@ -90,8 +90,9 @@ class JaxSide:
         for batch in batches:
             masks = {site: self._array(mask) for site, mask in batch.masks.items()}
             images, labels = self._images(batch.images), jnp.asarray(batch.labels)
+            more = {n: self._array(t) for n, t in _taught(config, batch).items()}
             state, metrics = _train_step(
-                structure, config, self.training, state, images, labels, masks
+                structure, config, self.training, state, images, labels, masks, more
             )
             yield train_measurements(metrics, _jax_trees(state, self.training))
 
@@ -163,8 +164,9 @@ def _train_step(
     images: Any,
     labels: Any,
     masks: Any,
+    more: dict[str, Any],
 ) -> Any:
-    return training.make_train_step(structure, config)(state, images, labels, masks)
+    return training.make_train_step(structure, config)(state, images, labels, masks, **more)
 
 
 class TorchSide:
@@ -225,6 +227,7 @@ class TorchSide:
                 config=config,
                 step=step,
                 ema=ema,
+                **{n: self._tensor(t) for n, t in _taught(config, batch).items()},
             )
             first, second = self.training.moments(model, optimizer)
             trees = {
@@ -252,6 +255,12 @@ class TorchSide:
     def _images(self, images: np.ndarray) -> Tensor:
         prepared = images if self.prepare is None else self.prepare(images)
         return self._tensor(prepared).permute(0, 3, 1, 2).contiguous()
+
+
+def _taught(config: OptimConfig, batch: Batch) -> dict[str, np.ndarray]:
+    """The teacher's logits, if `config` learns from one."""
+    wanted = config.distill != "none" and batch.teacher is not None
+    return {"teacher": batch.teacher} if wanted else {}  # type: ignore
 
 
 def in_dtype(model: nn.Module, dtype: torch.dtype) -> Any:

@@ -24,7 +24,7 @@ def training_to_torch(
 
 def training_to_jax(
     model: vit_torch.ViT,
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     optim: OptimConfig,
     *,
     step: int,

@@ -1,4 +1,4 @@
-"""Loss, optimizer and one training step. Twin: `vit_torch/training.py`.
+"""State and one training step. Twin: `vit_torch/training.py`.
 
 Shapes: b images, k classes.
 """
@@ -12,9 +12,19 @@ import optax
 from jax import Array
 
 from vit_jax.functional import Params, merge
-from vit_spec import OptimConfig, is_decayed
+from vit_jax.losses import distillation_losses, hits, losses
+from vit_jax.optimizers import (
+    by_layer,
+    ema_schedule,
+    make_optimizer,
+    make_schedule,
+    moments_of_state,
+    trainable,
+)
+from vit_spec import OptimConfig
 
 Metrics = dict[str, Array]
+TrainStep = Callable[..., tuple["TrainState", Metrics]]
 
 
 class TrainState(NamedTuple):
@@ -22,122 +32,123 @@ class TrainState(NamedTuple):
 
     step: Array  # updates done so far, int32
     params: Params
-    opt_state: optax.OptState
+    opt_state: optax.OptState  # without moments of frozen parameters
     ema: Params | None  # moving average of `params`
 
 
-def make_schedule(config: OptimConfig) -> optax.Schedule:
-    """Linear warmup from 0, then cosine: the learning rate of each update, counted from 0."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.lr,
-        warmup_steps=config.warmup_steps,
-        decay_steps=config.total_steps,
-        end_value=config.end_lr,
-    )
-    # Optax counts in int32, and int32 / int is float32 even in x64 mode: seven digits of the rate.
-    return lambda step: schedule(jnp.asarray(step, int))
-
-
-def make_optimizer(
-    config: OptimConfig, *, is_decayed: Callable[[str, int], bool] = is_decayed
-) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW that decays kernels only, for flat dicts of parameters.
-
-    `is_decayed(name, rank)` says whether weight decay acts on a parameter.
-    """
-
-    def decayed(params: Params) -> dict[str, bool]:
-        return {name: is_decayed(name, p.ndim) for name, p in params.items()}
-
-    adamw = optax.adamw(
-        make_schedule(config),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=decayed,
-    )
-    if config.clip_norm is None:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
-
-
 def init_state(params: Params, config: OptimConfig) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step. Raises `ValueError` for a `freeze` that fits nothing."""
     ema = None if config.ema_decay is None else jax.tree.map(jnp.array, params)
-    opt_state = make_optimizer(config).init(params)
+    opt_state = make_optimizer(config).init(trainable(params, config))
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema)
 
 
-def loss_fn(logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
-    """Mean cross-entropy of logits (b, k) with labels (b,) or probabilities (b, k).
-
-    Integer `labels` name a class each; floating ones, as Mixup and CutMix make them, are the
-    targets themselves. `label_smoothing` acts on both. All in at least float32.
-    """
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    if labels.ndim == logits.ndim:
-        targets = labels.astype(logits.dtype)
-    else:
-        targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    targets = optax.smooth_labels(targets, label_smoothing)
-    return optax.softmax_cross_entropy(logits, targets).mean()
-
-
-def hits(logits: Array, labels: Array) -> Array:
-    """Whether the largest logit (b, k) is that of the label (b,), or of the likeliest (b, k)."""
-    classes = labels.argmax(-1) if labels.ndim == logits.ndim else labels
-    return logits.argmax(-1) == classes
-
-
-def make_train_step(
-    structure: Any, config: OptimConfig
-) -> Callable[[TrainState, Array, Array, Mapping[str, Array] | None], tuple[TrainState, Metrics]]:
+def make_train_step(structure: Any, config: OptimConfig) -> TrainStep:
     """One update as a pure function `(state, images, labels, masks) -> (state, metrics)`.
 
-    Metrics are of the batch before the update: `loss`, `accuracy`, the gradients' norm before
-    clipping `grad_norm`, and the learning rate `lr`. Jit it with `donate_argnums=0`.
+    Two more arguments may be given by name. `teacher` (b, k): the teacher's logits, which
+    `config.distill` asks for. `weights` (b,): the share of each image in all means; 0 leaves one
+    out, such as padding. Metrics are of the batch before the update: `loss`, `accuracy`, the
+    gradients' norm before clipping `grad_norm`, and the learning rate `lr`. Jit it with
+    `donate_argnums=0`.
     """
     optimizer, schedule = make_optimizer(config), make_schedule(config)
 
     def train_step(
-        state: TrainState, images: Array, labels: Array, masks: Mapping[str, Array] | None = None
+        state: TrainState,
+        images: Array,
+        labels: Array,
+        masks: Mapping[str, Array] | None = None,
+        *,
+        teacher: Array | None = None,
+        weights: Array | None = None,
     ) -> tuple[TrainState, Metrics]:
-        def objective(params: Params) -> tuple[Array, Array]:
-            logits = merge(structure, params)(images, masks)
-            return loss_fn(logits, labels, label_smoothing=config.label_smoothing), logits
+        trained = trainable(state.params, config)
+        wide = jnp.promote_types(next(iter(trained.values())).dtype, jnp.float32)
+        weights = jnp.ones(len(labels), wide) if weights is None else weights.astype(wide)
 
-        (loss, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        def objective(params: Params, batch: Any) -> tuple[Array, Array]:
+            images, labels, masks, teacher, shares = batch
+            model = merge(structure, {**state.params, **params})
+            logits, cost = costs(model, images, labels, masks, teacher, config)
+            return (shares * cost).sum(), (shares * hits(logits, labels)).sum()
+
+        backward = jax.value_and_grad(objective, has_aux=True)
+        batch = (images, labels, masks, teacher, weights / weights.sum())
+        (loss, accuracy), grads = summed(backward, trained, batch, config.accumulate)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        updates = by_layer(updates, state.params, config)
+        params: Any = {**state.params, **optax.apply_updates(trained, updates)}  # type: ignore
         metrics = {
             "loss": loss,
-            "accuracy": jnp.mean(hits(logits, labels), dtype=jnp.float32),
+            "accuracy": accuracy.astype(jnp.float32),
             "grad_norm": optax.tree.norm(grads),
             "lr": jnp.asarray(schedule(state.step)),
         }
-        return TrainState(
-            state.step + 1, params, opt_state, averaged(state.ema, params, config)
-        ), metrics
+        ema = averaged(state.ema, params, config, state.step)
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return train_step
 
 
-def averaged(ema: Params | None, params: Params, config: OptimConfig) -> Any:
-    """decay * ema + (1 - decay) * params."""
+def costs(
+    model: Any, images: Array, labels: Array, masks: Any, teacher: Any, config: OptimConfig
+) -> tuple[Array, Array]:
+    """Logits (b, k), and what each image (b,) costs with the teacher's share.
+
+    With a distillation token the labels have the first head and the teacher the second one.
+    """
+    if (teacher is None) != (config.distill == "none"):
+        raise ValueError(
+            f"distill {config.distill!r} and {'no ' if teacher is None else ''}logits of a "
+            f"teacher: give both or neither"
+        )
+    if teacher is None:
+        logits = model(images, masks)
+        return logits, losses(logits, labels, config)
+    if model.config.distillation_token:
+        ours, distilled = model.distilled(images, masks)
+    else:
+        ours = distilled = model(images, masks)
+    share = config.distill_alpha
+    cost = (1 - share) * losses(ours, labels, config)
+    cost += share * distillation_losses(distilled, teacher, config)
+    return (ours + distilled) / 2, cost
+
+
+def summed(backward: Callable[..., Any], params: Params, batch: Any, parts: int) -> Any:
+    """The sum of `backward(params, part)` over equal parts of a batch, one after the other.
+
+    Part i has the images i, i + parts, ...: on many devices each keeps its own.
+    """
+    if parts == 1:
+        return backward(params, batch)
+    size = len(batch[0])
+    if size % parts:
+        raise ValueError(
+            f"a batch of {size} has no {parts} equal parts: set accumulate to a divisor of {size}"
+        )
+
+    def split(x: Array) -> Array:
+        return x.reshape(size // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def body(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, backward(params, part)), None
+
+    batches = jax.tree.map(split, batch)
+    shapes = jax.eval_shape(backward, params, jax.tree.map(lambda x: x[0], batches))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.scan(body, zeros, batches)[0]
+
+
+def averaged(ema: Params | None, params: Params, config: OptimConfig, step: Any) -> Any:
+    """decay * ema + (1 - decay) * params after update `step`, counted from 0."""
     if ema is None or config.ema_decay is None:
         return None
-    return optax.incremental_update(params, ema, 1 - config.ema_decay)
+    return optax.incremental_update(params, ema, 1 - ema_schedule(config, step))
 
 
 def moments(state: TrainState) -> tuple[Any, Any]:
-    """Adam's first and second moments by parameter name."""
-    adam = next(
-        part
-        for part in jax.tree.leaves(
-            state.opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState)
-        )
-        if isinstance(part, optax.ScaleByAdamState)
-    )
-    return adam.mu, adam.nu
+    """First and second moments by parameter name, as far as the optimizer keeps them."""
+    found = moments_of_state(state.opt_state)
+    return found["m"], found["v"]

@@ -14,9 +14,10 @@ import optax
 
 from vit_jax.api import from_state
 from vit_jax.functional import Params, merge, split
-from vit_jax.training import TrainState, make_optimizer, moments
+from vit_jax.optimizers import make_optimizer, moment_at, trainable
+from vit_jax.training import TrainState, moments
 from vit_spec import Header, OptimConfig, Preprocessing, TrainingState, training_state
-from vit_spec.layout import State, to_jax_layout, to_torch_layout
+from vit_spec.layout import State, to_jax_layout, to_torch_layout, torch_name
 
 
 def save_training(
@@ -82,19 +83,25 @@ def from_training(training: TrainingState, **options: Any) -> tuple[Any, TrainSt
     structure, params = split(from_state(training.header.config, training.params, **options))
 
     def placed(tree: State) -> Params:
-        arrays = to_jax_layout(tree, [(name, p.ndim) for name, p in params.items()])
+        names = [(n, p.ndim) for n, p in params.items() if torch_name(n, p.ndim)[0] in tree]
+        arrays = to_jax_layout(tree, names)
         return {name: jnp.array(a, params[name].dtype) for name, a in arrays.items()}
 
-    def counted(leaf: Any) -> Any:  # a buffer for each count, because a step donates them all
-        is_count = jnp.issubdtype(leaf.dtype, jnp.integer)
-        return jnp.full(leaf.shape, training.step, leaf.dtype) if is_count else leaf
+    trees = {"m": placed(training.m), "v": placed(training.v)}
 
-    empty = jax.eval_shape(make_optimizer(training.optim).init, params)
-    filled: Any = optax.tree.set(empty, mu=placed(training.m), nu=placed(training.v))
+    def filled(path: Any, leaf: Any) -> Any:  # a buffer for each leaf: a step donates them all
+        kind, name = moment_at(path)
+        if kind:
+            return trees[kind][name]
+        is_count = jnp.issubdtype(leaf.dtype, jnp.integer)
+        return jnp.full(leaf.shape, training.step, leaf.dtype) if is_count else jnp.array(leaf)
+
+    init = make_optimizer(training.optim).init
+    new = init(trainable(params, training.optim))
     state = TrainState(
         step=jnp.asarray(training.step, jnp.int32),
         params=params,
-        opt_state=jax.tree.map(counted, filled),
+        opt_state=jax.tree_util.tree_map_with_path(filled, new),
         ema=None if training.ema is None else placed(training.ema),
     )
     return structure, state, training.optim
@@ -102,11 +109,11 @@ def from_training(training: TrainingState, **options: Any) -> tuple[Any, TrainSt
 
 def _check(state: TrainState, optim: OptimConfig) -> None:
     """Raises `ValueError` unless `make_optimizer(optim)` can go on from `state`."""
-    expected = jax.eval_shape(make_optimizer(optim).init, state.params)
+    expected = jax.eval_shape(make_optimizer(optim).init, trainable(state.params, optim))
     if jax.tree.structure(expected) != jax.tree.structure(state.opt_state):
         raise ValueError(
             "the optimizer's state is not one of make_optimizer(optim): give the settings that "
-            "it was made with (clip_norm None or not changes its form)"
+            "it was made with (optimizer, clip_norm and freeze change its form)"
         )
     counts = {int(count) for _, count in optax.tree.get_all_with_path(state.opt_state, "count")}
     if counts != {int(state.step)}:

@@ -1,7 +1,8 @@
 """A training run between two steps, for both twins: the checkpoint and `training.safetensors`.
 
-`training.safetensors` holds Adam's moments and the moving average as `m.NAME`, `v.NAME` and
-`ema.NAME`, in PyTorch's names and layout like the weights. Its metadata holds the step, the
+`training.safetensors` holds the optimizer's moments, of the parameters and of the kinds that it has
+(`vit_spec.groups.moments_of`), and the moving average, as `m.NAME`, `v.NAME` and `ema.NAME`, in
+PyTorch's names and layout like the weights. Its metadata holds the step, the
 optimizer's settings and a digest of the weights that it belongs to.
 """
 
@@ -13,19 +14,25 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from vit_spec import checkpoint
 from vit_spec.checkpoint import WEIGHTS, Header
 from vit_spec.config import ViTConfig
+from vit_spec.groups import frozen_names, moments_of
 from vit_spec.layout import State
 from vit_spec.names import unknown_name
 from vit_spec.optim import OptimConfig
 from vit_spec.parameters import Shapes, check_shapes, parameters
 
-FORMAT = "vitwin training 1"
+FORMAT = "vitwin training 2"
+FIRST_FORMAT = "vitwin training 1"  # of AdamW alone, with the settings below
+FIRST_SETTINGS = (
+    *("lr", "end_lr", "warmup_steps", "total_steps", "weight_decay", "b1", "b2", "eps"),
+    *("clip_norm", "label_smoothing", "ema_decay"),
+)
 TRAINING = "training.safetensors"
 LAST_STEP = 2**31 - 1  # Optax counts in int32
 
@@ -40,10 +47,10 @@ class TrainingState:
 
     header: Header
     optim: OptimConfig
-    step: int  # updates done so far: the position in the schedule, and Adam's count
+    step: int  # updates done so far: the position in the schedule, and the optimizer's count
     params: State
-    m: State  # Adam's first moment
-    v: State  # Adam's second moment
+    m: State  # the optimizer's first moment
+    v: State  # its second moment, if it has one
     ema: State | None = None  # moving average of `params`, if `optim` has an `ema_decay`
 
     def __post_init__(self) -> None:
@@ -68,8 +75,16 @@ class TrainingState:
 
 def training_shapes(config: ViTConfig, optim: OptimConfig) -> Shapes:
     """Names and shapes of the tensors in `training.safetensors`."""
-    kinds = ("m", "v") if optim.ema_decay is None else ("m", "v", "ema")
-    return {f"{kind}.{name}": s for kind in kinds for name, s in parameters(config).items()}
+    shapes = parameters(config)
+    frozen = frozen_names(shapes, optim.freeze)
+    found = {
+        f"{kind}.{name}": shape
+        for kind in ("m", "v")
+        for name, shape in shapes.items()
+        if name not in frozen and kind in moments_of(name, len(shape), optim)
+    }
+    averages = {} if optim.ema_decay is None else {f"ema.{n}": s for n, s in shapes.items()}
+    return found | averages
 
 
 def write(path: str | os.PathLike[str], training: TrainingState) -> None:
@@ -161,7 +176,7 @@ def _read_metadata(file: Path) -> tuple[int, OptimConfig, str]:
     except ValueError as error:
         raise ValueError(f"{where} is not JSON: {error}") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    if found not in (FORMAT, FIRST_FORMAT):
         raise ValueError(
             f"{where} has format {found!r}, not {FORMAT!r}: it is not a vitwin training state"
         )
@@ -169,19 +184,22 @@ def _read_metadata(file: Path) -> tuple[int, OptimConfig, str]:
     if missing:
         raise ValueError(f"{where} lacks the entry {', '.join(map(repr, missing))}")
     try:
-        return content["step"], _optim(content["step"], content["optim"]), content["weights"]
+        optim = _optim(content["step"], content["optim"], found)
+        return content["step"], optim, content["weights"]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _optim(step: Any, fields: Any) -> OptimConfig:
-    """The optimizer settings of a header, none left to a default."""
+def _optim(step: Any, fields: Any, found: str) -> OptimConfig:
+    """The optimizer settings of a header, none left to a default but those of a later format."""
     if not isinstance(fields, dict):
         raise ValueError(f"optim {fields!r} must be an object of optimizer settings")
     known = [f.name for f in dataclasses.fields(OptimConfig)]
     problems = [unknown_name("optimizer setting", n, known) for n in fields if n not in known]
-    problems += [f"lacks the optimizer setting {name!r}" for name in known if name not in fields]
-    problems = problems or _problems(step, fields)
+    needed = FIRST_SETTINGS if found == FIRST_FORMAT else known
+    problems += [f"lacks the optimizer setting {name!r}" for name in needed if name not in fields]
+    fields = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+    problems = problems or _problems(step, dataclasses.asdict(OptimConfig()) | fields)
     if problems:
         raise ValueError("; ".join(problems))
     return OptimConfig(**fields)
@@ -194,6 +212,12 @@ def _problems(step: Any, fields: Mapping[str, Any]) -> list[str]:
         found.append(f"step {step!r} must be a whole number from 0 to {LAST_STEP}")
     for name, hint in get_type_hints(OptimConfig).items():
         value, kind = fields[name], int if hint is int else (int, float)
+        if get_origin(hint) is tuple:
+            if not isinstance(value, tuple) or not all(isinstance(v, str) for v in value):
+                found.append(f"{name} {value!r} must be a list of names")
+            continue
+        if get_origin(hint) is Literal:
+            continue  # OptimConfig names the choices
         if _is_number(value, kind) and math.isfinite(value):
             continue
         if value is not None or type(None) not in get_args(hint):

@@ -1,39 +1,23 @@
-"""Loss, optimizer and one training step. Twin: `vit_jax/training.py`.
+"""State and one training step. Twin: `vit_jax/training.py`.
 
 Shapes: b images, k classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_spec import OptimConfig, is_decayed, learning_rate
+from vit_spec import OptimConfig, learning_rate
+from vit_spec.schedule import ema_decay
+from vit_torch.losses import distillation_losses, hits, losses
+from vit_torch.optimizers import make_optimizer
+
+__all__ = ["average", "clip_gradients", "init_ema", "make_optimizer", "moments", "train_step"]
 
 Metrics = dict[str, Tensor]
 Params = dict[str, Tensor]
-
-
-def make_optimizer(
-    model: nn.Module,
-    config: OptimConfig,
-    *,
-    is_decayed: Callable[[str, int], bool] = is_decayed,
-) -> torch.optim.AdamW:
-    """AdamW that decays kernels only; `train_step` sets the learning rate and clips.
-
-    `is_decayed(name, rank)` says whether weight decay acts on a parameter.
-    """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {
-            "params": [p for n, p in named if is_decayed(n, p.ndim)],
-            "weight_decay": config.weight_decay,
-        },
-        {"params": [p for n, p in named if not is_decayed(n, p.ndim)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.b1, config.b2), eps=config.eps)
 
 
 def init_ema(model: nn.Module, config: OptimConfig) -> Params | None:
@@ -41,24 +25,6 @@ def init_ema(model: nn.Module, config: OptimConfig) -> Params | None:
     if config.ema_decay is None:
         return None
     return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def loss_fn(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of logits (b, k) with labels (b,) or probabilities (b, k).
-
-    Integer `labels` name a class each; floating ones, as Mixup and CutMix make them, are the
-    targets themselves. `label_smoothing` acts on both. All in at least float32.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if labels.ndim == logits.ndim:
-        labels = labels.to(logits.dtype)
-    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-
-
-def hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest logit (b, k) is that of the label (b,), or of the likeliest (b, k)."""
-    classes = labels.argmax(-1) if labels.ndim == logits.ndim else labels
-    return logits.argmax(-1) == classes
 
 
 def train_step(
@@ -71,30 +37,83 @@ def train_step(
     config: OptimConfig,
     step: int,
     ema: Params | None = None,
+    teacher: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Metrics:
     """Update number `step` (from 0) of `model`, `optimizer` and `ema`, in place.
 
-    Metrics are of the batch before the update: `loss`, `accuracy`, the gradients' norm before
-    clipping `grad_norm`, and the learning rate `lr`.
+    `teacher` (b, k): the teacher's logits, which `config.distill` asks for. `weights` (b,): the
+    share of each image in all means; 0 leaves one out, such as padding. Metrics are of the batch
+    before the update: `loss`, `accuracy`, the gradients' norm before clipping `grad_norm`, and the
+    learning rate `lr`.
     """
     lr = learning_rate(config, step)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("share", 1.0)
     optimizer.zero_grad(set_to_none=True)
-    logits = model(images, masks)
-    loss = loss_fn(logits, labels, label_smoothing=config.label_smoothing)
-    loss.backward()
+    wide = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+    shares = images.new_ones(len(labels), dtype=wide) if weights is None else weights.to(wide)
+    batch = (images, labels, masks, teacher, shares / shares.sum())
+    loss, accuracy = accumulated(model, batch, config)
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     norm = clip_gradients(grads, config.clip_norm)
     optimizer.step()
-    average(ema, model, config)
-    accuracy = hits(logits, labels).float().mean()
+    average(ema, model, config, step)
     return {
-        "loss": loss.detach(),
-        "accuracy": accuracy,
+        "loss": loss,
+        "accuracy": accuracy.float(),
         "grad_norm": norm,
         "lr": torch.tensor(lr, dtype=torch.float64),
     }
+
+
+def accumulated(model: nn.Module, batch: Any, config: OptimConfig) -> tuple[Tensor, Tensor]:
+    """Gradients of the weighted loss, part by part; the loss and the accuracy.
+
+    Part i of n has the images i, i + n, ...
+    """
+    images, labels, masks, teacher, shares = batch
+    if len(labels) % config.accumulate:
+        raise ValueError(
+            f"a batch of {len(labels)} has no {config.accumulate} equal parts: set accumulate to a "
+            f"divisor of {len(labels)}"
+        )
+    loss, accuracy = shares.new_zeros(()), shares.new_zeros(())
+    for first in range(config.accumulate):
+        part = slice(first, None, config.accumulate)
+        some = None if masks is None else {site: mask[part] for site, mask in masks.items()}
+        taught = None if teacher is None else teacher[part]
+        logits, cost = costs(model, images[part], labels[part], some, taught, config)
+        value = (shares[part] * cost).sum()
+        value.backward()
+        loss += value.detach()
+        accuracy += (shares[part] * hits(logits, labels[part])).sum()
+    return loss, accuracy
+
+
+def costs(
+    model: Any, images: Tensor, labels: Tensor, masks: Any, teacher: Any, config: OptimConfig
+) -> tuple[Tensor, Tensor]:
+    """Logits (b, k), and what each image (b,) costs with the teacher's share.
+
+    With a distillation token the labels have the first head and the teacher the second one.
+    """
+    if (teacher is None) != (config.distill == "none"):
+        raise ValueError(
+            f"distill {config.distill!r} and {'no ' if teacher is None else ''}logits of a "
+            f"teacher: give both or neither"
+        )
+    if teacher is None:
+        logits = model(images, masks)
+        return logits, losses(logits, labels, config)
+    if model.config.distillation_token:
+        ours, distilled = model.distilled(images, masks)
+    else:
+        ours = distilled = model(images, masks)
+    share = config.distill_alpha
+    cost = (1 - share) * losses(ours, labels, config)
+    cost = cost + share * distillation_losses(distilled, teacher, config)
+    return (ours + distilled) / 2, cost
 
 
 @torch.no_grad()
@@ -114,17 +133,22 @@ def clip_gradients(grads: list[Tensor], limit: float | None) -> Tensor:
 
 
 @torch.no_grad()
-def average(ema: Params | None, model: nn.Module, config: OptimConfig) -> None:
-    """decay * ema + (1 - decay) * parameters, in place."""
+def average(ema: Params | None, model: nn.Module, config: OptimConfig, step: int) -> None:
+    """decay * ema + (1 - decay) * parameters after update `step` (from 0), in place."""
     if ema is None or config.ema_decay is None:
         return
+    decay = ema_decay(config, step)
     for name, parameter in model.named_parameters():
-        ema[name].mul_(config.ema_decay).add_(parameter, alpha=1 - config.ema_decay)
+        ema[name].mul_(decay).add_(parameter, alpha=1 - decay)
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Params, Params]:
-    """Adam's first and second moments by parameter name."""
-    named = dict(model.named_parameters())
-    states = {name: optimizer.state[p] for name, p in named.items() if p in optimizer.state}
-    first = {name: s["exp_avg"] for name, s in states.items()}
-    return first, {name: s["exp_avg_sq"] for name, s in states.items()}
+    """First and second moments by parameter name, as far as the optimizer keeps them."""
+    first, second = {}, {}
+    for name, p in model.named_parameters():
+        for key, value in optimizer.state.get(p, {}).items():
+            if key in ("exp_avg", "momentum_buffer"):
+                first[name] = value
+            elif key == "exp_avg_sq":
+                second[name] = value
+    return first, second

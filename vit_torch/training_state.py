@@ -5,24 +5,29 @@ train_step(model, optimizer, images, labels, masks, config=optim, step=step, ema
 """
 
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from vit_spec import Header, OptimConfig, Preprocessing, TrainingState, training_state
+from vit_spec.groups import moments_of
 from vit_spec.layout import State
 from vit_torch.api import from_state, get_state, to_numpy, to_tensor
 from vit_torch.training import Params, make_optimizer, moments
 from vit_torch.vit import ViT
 
-Training = tuple[ViT, torch.optim.AdamW, OptimConfig, int, Params | None]
-SETTINGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
+Training = tuple[ViT, torch.optim.Optimizer, OptimConfig, int, Params | None]
+SETTINGS = (
+    *("betas", "eps", "weight_decay", "amsgrad", "maximize", "momentum", "dampening", "nesterov"),
+    *("share", "orthogonal"),
+)
 
 
 def save_training(
     model: ViT,
     path: str | os.PathLike[str],
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     optim: OptimConfig,
     *,
     step: int,
@@ -56,7 +61,7 @@ def load_training(
 
 def get_training(
     model: ViT,
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     optim: OptimConfig,
     *,
     step: int,
@@ -74,7 +79,7 @@ def get_training(
     )
     m, v = moments(model, optimizer)
     if step == 0 and not optimizer.state:  # PyTorch makes the moments in the first step
-        m, v = ({n: torch.zeros_like(p) for n, p in model.named_parameters()} for _ in range(2))
+        m, v = (_zeros(model, optim, kind) for kind in ("m", "v"))
     return TrainingState(
         header=header,
         optim=optim,
@@ -100,31 +105,28 @@ def from_training(
         return {
             name: to_tensor(tree[name]).to(p.device, p.dtype, copy=True)
             for name, p in named.items()
+            if name in tree
         }
 
     optimizer = make_optimizer(model, training.optim)
-    m, v = placed(training.m), placed(training.v)
-    for name, parameter in named.items():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(training.step)),  # on the CPU, as AdamW makes it
-            "exp_avg": m[name],
-            "exp_avg_sq": v[name],
-        }
+    _fill(optimizer, named, placed(training.m), placed(training.v), training)
     ema = None if training.ema is None else placed(training.ema)
     return model, optimizer, training.optim, training.step, ema
 
 
-def _check(model: nn.Module, optimizer: torch.optim.AdamW, optim: OptimConfig, step: int) -> None:
+def _check(
+    model: nn.Module, optimizer: torch.optim.Optimizer, optim: OptimConfig, step: int
+) -> None:
     """Raises `ValueError` unless `make_optimizer(model, optim)` could go on from `optimizer`."""
     ours, expected = _settings(optimizer), _settings(make_optimizer(model, optim))
     for name, parameter in model.named_parameters():
         found = ours.get(parameter)
-        if found != expected.get(parameter) or found is None:
+        if found != expected.get(parameter):
             raise ValueError(
                 f"the optimizer's settings for {name} are {found}, and optim says "
                 f"{expected.get(parameter)}: make it with make_optimizer(model, optim)"
             )
-    counts = {float(state["step"]) for state in optimizer.state.values()}
+    counts = {float(state["step"]) for state in optimizer.state.values() if "step" in state}
     if counts - {float(step)}:
         raise ValueError(
             f"step {step} is not what the optimizer counts, "
@@ -133,10 +135,41 @@ def _check(model: nn.Module, optimizer: torch.optim.AdamW, optim: OptimConfig, s
         )
 
 
-def _settings(optimizer: torch.optim.AdamW) -> dict[Tensor, dict[str, object]]:
+def _fill(
+    optimizer: torch.optim.Optimizer,
+    named: Mapping[str, Tensor],
+    m: Params,
+    v: Params,
+    training: TrainingState,
+) -> None:
+    """Gives the optimizer the moments, as it would have made them."""
+    kind, done = training.optim.optimizer, training.step
+    first = "momentum_buffer" if kind == "sgd" else "exp_avg"
+    for name in m:
+        state = optimizer.state[named[name]]
+        if kind == "adamw":
+            state["step"] = torch.tensor(float(done))  # on the CPU, as AdamW makes it
+        if kind == "muon":
+            state["step"] = done
+        state[first] = m[name]
+        if name in v:
+            state["exp_avg_sq"] = v[name]
+
+
+def _zeros(model: nn.Module, optim: OptimConfig, kind: str) -> Params:
+    return {
+        name: torch.zeros_like(p)
+        for name, p in model.named_parameters()
+        if p.requires_grad and kind in moments_of(name, p.ndim, optim)
+    }
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, object]]:
     """The settings of each parameter, in the form that a comparison needs."""
     return {
-        parameter: {k: tuple(group[k]) if k == "betas" else group[k] for k in SETTINGS}
+        parameter: {
+            k: tuple(group[k]) if k == "betas" else group[k] for k in SETTINGS if k in group
+        }
         for group in optimizer.param_groups
         for parameter in group["params"]
     }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_spec import OptimConfig, is_decayed, learning_rate
-from vit_torch import training
+from vit_torch import losses, training
 
 
 class AdamW(torch.optim.Optimizer):
@@ -62,7 +62,7 @@ class TorchTraining:
 
     rate: Callable[[OptimConfig, int], float] = learning_rate
     clip: Callable[[list[Tensor], float | None], Tensor] = training.clip_gradients
-    loss: Callable[..., Tensor] = training.loss_fn
+    loss: Callable[..., Tensor] = losses.loss_fn
     is_decayed: Callable[[str, int], bool] = is_decayed
     decay: str = "times rate"  # "in gradient", "independent"
     epsilon: str = "outside"  # "inside", "before correction"
@@ -116,10 +116,10 @@ class TorchTraining:
                          config.clip_norm)  # fmt: skip
         decay = dataclasses.replace(config, ema_decay=self.ema(config, step))
         if self.ema_before:
-            training.average(ema, model, decay)
+            training.average(ema, model, decay, step)
         optimizer.step()
         if not self.ema_before:
-            training.average(ema, model, decay)
+            training.average(ema, model, decay, step)
         return {
             "loss": loss.detach(),
             "accuracy": (logits.argmax(-1) == labels).float().mean(),

@@ -11,7 +11,8 @@ from torch import Tensor
 from parity.mutants.mutant import Mutant, Plant
 from parity.mutants.torch_training import TorchTraining
 from vit_spec import OptimConfig, learning_rate
-from vit_torch.training import clip_gradients, loss_fn
+from vit_torch.losses import loss_fn
+from vit_torch.training import clip_gradients
 
 
 def _with(**parts: Any) -> Callable[[Plant], None]:

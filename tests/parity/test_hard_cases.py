@@ -14,7 +14,7 @@ from parity.inputs import random_state
 from parity.mutants.mutant import SUBJECT, Plant
 from parity.mutants.torch_training import TorchTraining
 from parity.precision import exact
-from vit_torch.training import loss_fn
+from vit_torch.losses import loss_fn
 
 X = np.random.default_rng(0).normal(size=(4, 8))
 

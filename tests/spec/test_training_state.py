@@ -73,7 +73,7 @@ def test_missing_extra_and_wrong_shaped_tensors_come_in_one_message(saved, side)
 
 
 BAD_HEADERS = {
-    "format": ({"format": "vitwin 1"}, "has format 'vitwin 1', not 'vitwin training 1'"),
+    "format": ({"format": "vitwin 1"}, "has format 'vitwin 1', not 'vitwin training 2'"),
     "negative_step": ({"step": -1}, "step -1 must be a whole number from 0"),
     "fraction": ({"step": 7.5}, "step 7.5 must be a whole number"),
     "far_step": ({"step": 2**31}, "to 2147483647"),

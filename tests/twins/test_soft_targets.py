@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import vit_jax.functional
+import vit_jax.losses
 import vit_jax.training
+import vit_torch.losses
 import vit_torch.training
 from vit_jax.api import from_state
 from vit_spec import OptimConfig, ViTConfig
@@ -34,11 +36,11 @@ def by_definition(logits, targets, smoothing):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_soft_targets_give_the_same_loss_and_gradient_in_both_twins(smoothing):
     logits, targets = samples()
-    ours, grad = jax.value_and_grad(vit_jax.training.loss_fn)(
+    ours, grad = jax.value_and_grad(vit_jax.losses.loss_fn)(
         jnp.asarray(logits), jnp.asarray(targets), label_smoothing=smoothing
     )
     x = torch.tensor(logits, requires_grad=True)
-    theirs = vit_torch.training.loss_fn(x, torch.tensor(targets), label_smoothing=smoothing)
+    theirs = vit_torch.losses.loss_fn(x, torch.tensor(targets), label_smoothing=smoothing)
     theirs.backward()
     np.testing.assert_allclose(float(ours), by_definition(logits, targets, smoothing), rtol=1e-14)
     np.testing.assert_allclose(float(ours), theirs.item(), rtol=1e-14)
@@ -49,13 +51,13 @@ def test_soft_targets_give_the_same_loss_and_gradient_in_both_twins(smoothing):
 def test_a_class_and_its_probabilities_give_the_same_loss(smoothing):
     logits, _ = samples()
     labels = np.array([0, 4, 2, 2, 1, 3])
-    hard = vit_jax.training.loss_fn(
+    hard = vit_jax.losses.loss_fn(
         jnp.asarray(logits), jnp.asarray(labels), label_smoothing=smoothing
     )
-    soft = vit_jax.training.loss_fn(
+    soft = vit_jax.losses.loss_fn(
         jnp.asarray(logits), jnp.eye(5)[labels], label_smoothing=smoothing
     )
-    torch_hard = vit_torch.training.loss_fn(
+    torch_hard = vit_torch.losses.loss_fn(
         torch.tensor(logits), torch.tensor(labels), label_smoothing=smoothing
     )
     np.testing.assert_allclose(float(hard), float(soft), rtol=1e-14)
@@ -64,8 +66,8 @@ def test_a_class_and_its_probabilities_give_the_same_loss(smoothing):
 
 def test_half_precision_is_widened_before_the_loss_in_both_twins():
     logits, targets = samples()
-    ours = vit_jax.training.loss_fn(jnp.asarray(logits, jnp.bfloat16), jnp.asarray(targets))
-    theirs = vit_torch.training.loss_fn(
+    ours = vit_jax.losses.loss_fn(jnp.asarray(logits, jnp.bfloat16), jnp.asarray(targets))
+    theirs = vit_torch.losses.loss_fn(
         torch.tensor(logits, dtype=torch.bfloat16), torch.tensor(targets)
     )
     assert (ours.dtype, theirs.dtype) == (jnp.float32, torch.float32)
@@ -78,10 +80,10 @@ def test_accuracy_counts_the_likeliest_class():
     logits, targets = samples(b=40)
     expected = logits.argmax(1) == targets.argmax(1)
     np.testing.assert_array_equal(
-        vit_jax.training.hits(jnp.asarray(logits), jnp.asarray(targets)), expected
+        vit_jax.losses.hits(jnp.asarray(logits), jnp.asarray(targets)), expected
     )
     np.testing.assert_array_equal(
-        vit_torch.training.hits(torch.tensor(logits), torch.tensor(targets)), expected
+        vit_torch.losses.hits(torch.tensor(logits), torch.tensor(targets)), expected
     )
 
 
