@@ -33,6 +33,7 @@ from vit_data.folder import FolderSource
 from vit_data.recipe import Recipe, training_batches
 from vit_data.recipes import RECIPES
 from vit_data.show import show_batch
+from vit_jax.distillation import ModelTeacher, Precomputed, Taught
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
 from vit_jax.metrics import MetricsWriter, NotFiniteError, means
@@ -41,8 +42,10 @@ from vit_jax.processes import by_first, end_processes, from_first, is_first, sta
 from vit_jax.run_folder import SUMMARY, RunFolder
 from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh
 from vit_jax.training import TrainState
-from vit_spec import ViTConfig, count_parameters
+from vit_spec import Header, ViTConfig, count_parameters
+from vit_spec.layout import to_jax_layout, to_torch_layout
 from vit_spec.names import unknown_name
+from vit_spec.transfer import fit
 
 BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
 
@@ -130,6 +133,7 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
     check_model(config, mesh)
     share, turn, turns = batch_share(recipe.batch_size, mesh)
     batches = training_batches(recipe, config, sources["train"], share, turn, turns)
+    batches = with_teacher(recipe, config, batches)
     by_first(lambda: folder.claim(recipe.to_dict(), overwrite=recipe.overwrite))
     if isinstance(sources["train"], FolderSource):
         print(sources["train"].division)
@@ -138,7 +142,9 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} on "
         f"{mesh.size} {jax.devices()[0].platform} device(s)"
     )
-    structure, first = new_state(lambda: new_model(recipe, config), recipe.optim, mesh)
+    structure, first = new_state(
+        lambda: new_model(recipe, config), recipe.optim, mesh, start=initial(recipe, config)
+    )
     share, turn, turns = batch_share(recipe.eval_batch_size, mesh)
     tests = test_batches(recipe, config, sources["test"], share, turn, turns)
     evaluate = Evaluation(structure, tests, mesh)
@@ -196,6 +202,42 @@ def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
     )
 
 
+def initial(recipe: Recipe, config: ViTConfig) -> dict[str, Any] | None:
+    """The parameters of the checkpoint that the run starts from, on the host; None: new ones."""
+    if recipe.init is None:
+        return None
+    from parity import read
+
+    ours = Header(config=config, preprocessing=recipe.preprocessing)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        model = new_model(recipe, config)
+        start = to_torch_layout(vit_jax.api.get_state(model))
+        state, transfer = fit(*read(recipe.init), config, start, like=ours)
+        vit_jax.api.set_state(model, to_jax_layout(state, vit_jax.api.names(model)))
+        print(f"from {recipe.init}: {transfer}")
+        return {name: np.asarray(value) for name, value in split(model)[1].items()}
+
+
+def with_teacher(recipe: Recipe, config: ViTConfig, batches: Any) -> Any:
+    """The batches with the teacher's logits, if the recipe has one."""
+    name = recipe.teacher
+    if name is None:
+        return batches
+    if Path(name).suffix in (".npy", ".npz"):
+        teacher: Any = Precomputed(Path(name))
+    elif ":" in name and "://" not in name:
+        from vit_torch.teacher import HostTeacher
+
+        teacher = HostTeacher(name)
+    else:
+        from parity import read
+
+        header, state = read(name)
+        model = vit_jax.api.from_state(header.config, state, dtype=recipe.dtype)
+        teacher = ModelTeacher(model, theirs=header.preprocessing, ours=recipe.preprocessing)
+    return Taught(batches, teacher, config.num_classes)
+
+
 def steps(
     recipe: Recipe,
     structure: Any,
@@ -211,8 +253,8 @@ def steps(
     with tqdm(total=total, bar_format=BAR, disable=not (is_first() and sys.stderr.isatty())) as bar:
         for step, batch in zip(range(1, total + 1), batches, strict=False):
             with jax.transfer_guard("disallow"):
-                images, labels = to_devices((batch["image"], batch["label"]), mesh)
-                state, metrics = compiled(state, images, labels, key)
+                used = {n: batch[n] for n in ("image", "label", "teacher") if n in batch}
+                state, metrics = compiled(state, to_devices(used, mesh), key)
             pending.append(metrics)
             bar.update()
             if step % recipe.log_every == 0 or step == total:

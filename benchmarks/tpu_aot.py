@@ -99,7 +99,12 @@ def compile_step(model: str, topology: str) -> tuple[Any, Any, tuple[int, int, i
     labels = at(jax.ShapeDtypeStruct((batch,), jnp.int32), over_batch(mesh))
     key = at(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
     step: Any = jit_train_step(structure, optim, shapes, mesh)
-    return step.lower(state, images, labels, key).compile(), config, numbers, batch
+    return (
+        step.lower(state, {"image": images, "label": labels}, key).compile(),
+        config,
+        numbers,
+        batch,
+    )
 
 
 def measure(model: str, topology: str) -> Result:

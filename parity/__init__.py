@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from parity.certificate import certificate
-from parity.convert import convert, inspect
+from parity.convert import convert, inspect, read
 from parity.findings import Cause, Diagnosis, Location
 from parity.html import html
 from parity.render import render, render_diagnosis
@@ -46,6 +46,7 @@ __all__ = [
     "html",
     "inspect",
     "permute",
+    "read",
     "render",
     "render_diagnosis",
     "to_jax",

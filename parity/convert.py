@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from parity import conversion_outputs as outputs
 from parity import foreign
 from parity.containers.hub import downloaded, is_address, names_file
@@ -17,6 +19,7 @@ from parity.containers.names import SUFFIXES
 from parity.conversion import certify, certify_foreign
 from parity.formats import FOREIGN
 from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, training_state
+from vit_spec.layout import State
 from vit_spec.names import unknown_name
 from vit_spec.parameters import parameters
 from vit_spec.variants import get_if_no_path
@@ -98,6 +101,22 @@ def convert(
         else:
             _agreed(certify(src, dst, formats, header, parts, more), more)
     return dst
+
+
+def read(
+    path: str | os.PathLike[str], *, model: ViTConfig | str | os.PathLike[str] | None = None
+) -> tuple[Header, State]:
+    """Header and tensors of a checkpoint of any of `FORMATS`, in our names and layout.
+
+    `path` and `model` are as those of `convert`. Raises what `convert` does.
+    """
+    place = located(path)
+    if not place.exists():
+        raise FileNotFoundError(f"{place} does not exist")
+    source = told(place)
+    with foreign.opened_as(place, source, _said(place, source, model)) as opened:
+        names = parameters(opened.header.config)
+        return opened.header, {name: np.asarray(opened.read(name)) for name in names}
 
 
 def inspect(path: str | os.PathLike[str]) -> Summary:

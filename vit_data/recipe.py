@@ -43,7 +43,14 @@ class Recipe:
     model: ViTConfig = field(default_factory=ViTConfig)
     """What the model is."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """AdamW, schedule and clipping; `total_steps` is the length of the run."""
+    """Optimizer, schedule and loss; `total_steps` is the length of the run."""
+    init: str | None = None
+    """Checkpoint to start from, of any format that `parity formats` lists: a folder, a file or
+    hf://ORG/NAME. The head is new if the classes are, positions are resampled; None: at random."""
+    teacher: str | None = None
+    """Who gives the logits that `optim.distill` asks for: a checkpoint as for `init`, MODULE:NAME
+    of a PyTorch model or function of images, or an .npy or .npz file of logits (images, classes).
+    """
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """Resize, crop and normalisation; saved with the weights."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -91,6 +98,11 @@ class Recipe:
             if getattr(self, n) < k
         ]
         found += [f"image_sizes: {problem}" for problem in self._size_problems()]
+        if (self.teacher is None) != (self.optim.distill == "none"):
+            found.append(
+                f"teacher {self.teacher!r} and optim.distill {self.optim.distill!r}: give both, or "
+                f"None and 'none'"
+            )
         if found:
             raise ValueError("; ".join(found))
 

@@ -2,10 +2,10 @@
 
 structure, state = new_state(make_model, optim, mesh)
 step, key = jit_train_step(structure, optim, state, mesh), new_key(0, mesh)
-state, metrics = step(state, *to_devices((images, labels), mesh), key)
+state, metrics = step(state, to_devices({"image": images, "label": labels}, mesh), key)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +21,8 @@ from vit_jax.sharding import check_model, over_batch, replicated, state_sharding
 from vit_jax.training import Metrics, TrainState, init_state, make_train_step
 from vit_spec import OptimConfig
 
-Step = Callable[[TrainState, Array, Array, Array], tuple[TrainState, Metrics]]
+Batch = Mapping[str, Array]  # `image`, `label` and, if there is one, `teacher`
+Step = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 
 
 def abstract_state(make: Callable[[], nnx.Module], optim: OptimConfig) -> tuple[Any, TrainState]:
@@ -36,19 +37,27 @@ def shardings_of(state: TrainState, mesh: Mesh) -> TrainState:
 
 
 def new_state(
-    make: Callable[[], nnx.Module], optim: OptimConfig, mesh: Mesh
+    make: Callable[[], nnx.Module],
+    optim: OptimConfig,
+    mesh: Mesh,
+    *,
+    start: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Any, TrainState]:
     """Structure and first state of the model that `make` returns, its numbers the same on any mesh.
 
-    Nothing is ever whole on one device. Raises `ValueError` if the mesh cannot divide the model.
+    `start` are other parameters to begin with. Nothing is ever whole on one device. Raises
+    `ValueError` if the mesh cannot divide the model.
     """
     structure, shapes = abstract_state(make, optim)
     check_model(merge(structure, shapes.params).config, mesh)
 
-    def init() -> TrainState:
-        return init_state(split(make())[1], optim)
-
-    return structure, jax.jit(init, out_shardings=shardings_of(shapes, mesh))()
+    shardings = shardings_of(shapes, mesh)
+    if start is None:
+        return structure, jax.jit(
+            lambda: init_state(split(make())[1], optim), out_shardings=shardings
+        )()
+    params = place(dict(start), shardings.params)
+    return structure, jax.jit(lambda p: init_state(p, optim), out_shardings=shardings)(params)
 
 
 def new_key(seed: int, mesh: Mesh) -> Array:
@@ -67,7 +76,7 @@ def place(state: Any, shardings: Any) -> Any:
 
 
 def jit_train_step(structure: Any, optim: OptimConfig, state: TrainState, mesh: Mesh) -> Step:
-    """The compiled step `(state, images, labels, key) -> (state, metrics)`; it donates the state.
+    """The compiled step `(state, batch, key) -> (state, metrics)`; it donates the state.
 
     `state` may be shapes. `key` is the run's: each step draws its own masks from it.
     """
@@ -75,15 +84,16 @@ def jit_train_step(structure: Any, optim: OptimConfig, state: TrainState, mesh: 
     config = merge(structure, state.params).config
     whole, shared = replicated(mesh), over_batch(mesh)
 
-    def train_step(state: TrainState, images: Array, labels: Array, key: Array) -> Any:
+    def train_step(state: TrainState, batch: Batch, key: Array) -> Any:
+        images, labels = batch["image"], batch["label"]
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             key = jax.random.fold_in(key, state.step)
             masks = sample_masks(config, images.shape[0], key=key)
-            return update(state, images, labels, masks)
+            return update(state, images, labels, masks, teacher=batch.get("teacher"))
 
     return jax.jit(
         train_step,
-        in_shardings=(shardings, shared, shared, whole),
+        in_shardings=(shardings, shared, whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )

@@ -40,7 +40,9 @@ def run(config: ViTConfig, options: dict, numbers: list[int]) -> dict[str, np.nd
         images = rng.normal(size=(BATCH, *config.image_shape, config.in_channels))
         labels = rng.integers(0, config.num_classes, BATCH).astype(np.int32)
         mine = slice(turn * count, (turn + 1) * count)
-        state, metrics = step(state, *to_devices((images[mine], labels[mine]), mesh), key)
+        state, metrics = step(
+            state, to_devices({"image": images[mine], "label": labels[mine]}, mesh), key
+        )
         losses.append(np.asarray(metrics["loss"]))
     return {"losses": np.array(losses)} | to_host(state.ema or state.params)
 

@@ -35,10 +35,11 @@ config = ViTConfig(image_size=16, patch_size=4, width=64, depth=1, num_heads=4, 
                    num_classes=16)
 optim, mesh = OptimConfig(ema_decay=0.9), make_mesh(2, 2, 2)
 structure, state = new_state(lambda: vit_jax.create(config, scan=True), optim, mesh)
-batch = to_devices((np.ones((8, 16, 16, 3), np.float32), np.zeros(8, np.int32)), mesh)
+arrays = {"image": np.ones((8, 16, 16, 3), np.float32), "label": np.zeros(8, np.int32)}
+batch = to_devices(arrays, mesh)
 step = jit_train_step(structure, optim, state, mesh)
-print(json.dumps([[list(x.shape), list(x.addressable_shards[0].data.shape)] for x in batch]))
-state, _ = step(state, *batch, new_key(0, mesh))
+print(json.dumps([[list(x.shape), list(x.addressable_shards[0].data.shape)] for x in batch.values()]))
+state, _ = step(state, batch, new_key(0, mesh))
 print(json.dumps([
     [jax.tree_util.keystr(path), list(leaf.shape), list(leaf.addressable_shards[0].data.shape)]
     for path, leaf in jax.tree_util.tree_leaves_with_path(state)

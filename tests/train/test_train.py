@@ -105,9 +105,9 @@ def test_mixed_labels_and_growing_images_are_trained_on(quick, tmp_path, monkeyp
     def spied(*arguments):
         step = make(*arguments)
 
-        def traced(state, images, labels, masks):
+        def traced(state, images, labels, masks, **teacher):
             seen.append((images.shape[1], labels.shape))
-            return step(state, images, labels, masks)
+            return step(state, images, labels, masks, **teacher)
 
         return traced
 
