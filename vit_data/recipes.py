@@ -11,6 +11,8 @@ from vit_data.imagenet_recipes import IMAGENET
 from vit_data.recipe import Recipe
 from vit_spec import OptimConfig, Preprocessing, ViTConfig, get
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 def digits() -> Recipe:
     """scikit-learn's handwritten digits: 1,437 training and 360 test images of 8 x 8 pixels.

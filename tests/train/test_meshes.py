@@ -38,7 +38,9 @@ structure, state = new_state(lambda: vit_jax.create(config, scan=True), optim, m
 arrays = {"image": np.ones((8, 16, 16, 3), np.float32), "label": np.zeros(8, np.int32)}
 batch = to_devices(arrays, mesh)
 step = jit_train_step(structure, optim, state, mesh)
-print(json.dumps([[list(x.shape), list(x.addressable_shards[0].data.shape)] for x in batch.values()]))
+print(json.dumps([
+    [list(x.shape), list(x.addressable_shards[0].data.shape)] for x in batch.values()
+]))
 state, _ = step(state, batch, new_key(0, mesh))
 print(json.dumps([
     [jax.tree_util.keystr(path), list(leaf.shape), list(leaf.addressable_shards[0].data.shape)]
