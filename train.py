@@ -43,9 +43,9 @@ from vit_jax.run_folder import SUMMARY, RunFolder
 from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh
 from vit_jax.training import TrainState
 from vit_spec import Header, ViTConfig, count_parameters
+from vit_spec.finetuning import fit
 from vit_spec.layout import to_jax_layout, to_torch_layout
 from vit_spec.names import unknown_name
-from vit_spec.transfer import fit
 
 BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
 

@@ -12,7 +12,7 @@ from tests.twin_models import TINY, images, relative_gap
 from vit_data.recipe import Recipe
 from vit_jax.distillation import ModelTeacher, Precomputed, Taught
 from vit_spec import Header, OptimConfig, Preprocessing, parameters
-from vit_spec.transfer import fit
+from vit_spec.finetuning import fit
 from vit_torch.teacher import HostTeacher
 
 
