@@ -151,8 +151,8 @@ def finetune_384() -> Recipe:
     """DeiT III, ViT-B/16: 20 epochs at 384 pixels, from weights trained at a smaller size.
 
     Published: 85.0 %, after 83.8 % at 224 pixels (https://arxiv.org/abs/2204.07118; the command is
-    in the authors' `README_revenge.md`, 16 GPUs with 32 images each). Downloads the weights to start
-    from; `--init` takes any others.
+    in the authors' `README_revenge.md`, 16 GPUs with 32 images each). Downloads the weights to
+    start from; `--init` takes any others.
     """
     return Recipe(
         model=get("deit3_base_patch16_384", drop_path=0.15),
