@@ -3,9 +3,11 @@
     python train.py                        real handwritten digits, a minute on two cores
     python train.py fashion_mnist          another recipe
     python train.py path/to/images         your own folder, one subfolder a class
+    python train.py digits --resume        goes on where the run was ended, by whatever
     python train.py digits --help          every field with its default
 
-Exit codes: 0 done, 1 the run failed (loss not finite, twins differ), 2 wrong usage or broken input.
+Exit codes: 0 done, or saved because of a SIGTERM; 1 the run failed (loss not finite, twins differ);
+2 wrong usage, broken input or a full disk.
 """
 
 import dataclasses
@@ -13,48 +15,43 @@ import importlib.util
 import inspect
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
-from tqdm import tqdm
 
 import vit_jax
-from vit_data import eval_batches, open_source, train_batches
+from vit_data import Batches, eval_batches, open_source, train_batches
 from vit_data.folder import FolderSource
 from vit_data.recipe import Recipe
 from vit_data.recipes import RECIPES
+from vit_jax.checkpoints import Checkpoints
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
-from vit_jax.metrics import MetricsWriter, NotFiniteError, means
-from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices, to_host
-from vit_jax.processes import by_first, end_processes, from_first, is_first, start_processes, total
+from vit_jax.loop import Loop
+from vit_jax.metrics import MetricsWriter
+from vit_jax.nonfinite import NotFiniteError
+from vit_jax.preemption import Preempted, Preemption
+from vit_jax.progress import Speed
 from vit_jax.run_folder import SUMMARY, RunFolder
-from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh
-from vit_jax.training import TrainState
-from vit_spec import ViTConfig, count_parameters
+from vit_jax.run_weights import newest
+from vit_jax.saver import Saver
+from vit_jax.sharding import check_batch_size, make_mesh, replicated
+from vit_jax.summary import closing_lines, summarize
+from vit_jax.training import init_state
+from vit_spec import Header, ViTConfig, count_parameters, read_header
 from vit_spec.names import unknown_name
-
-BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one recipe and returns the exit code."""
     try:
         try:
-            name, recipe = parse(sys.argv[1:] if arguments is None else arguments)
-            if arguments is None:  # as a program, which has not used JAX yet
-                start_processes(recipe.distributed)
-                if not is_first():
-                    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the program ends
-            return run(name, recipe)
+            return run(*parse(sys.argv[1:] if arguments is None else arguments))
         finally:
             sys.stdout.flush()  # here, where a closed pipe is caught
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -68,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ntrain: interrupted; start again with --overwrite", file=sys.stderr)
+        print("\ntrain: interrupted; --resume continues from the last checkpoint", file=sys.stderr)
         return 130
 
 
@@ -94,41 +91,42 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
 
 def run(name: str, recipe: Recipe) -> int:
     """Trains unless the folder already holds this very run, then checks the result in PyTorch."""
-    folder, first = RunFolder(recipe.out or f"runs/{name}"), is_first()
-    if from_first(folder.finished(recipe.to_dict()) and not recipe.overwrite):
-        if first:
-            accuracy = folder.read_json(SUMMARY)["test_accuracy"]
-            print(
-                f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; "
-                f"--overwrite trains it again"
-            )
+    folder = RunFolder(recipe.out or f"runs/{name}", writes=jax.process_index() == 0)
+    if recipe.eval_only:
+        return evaluate_only(recipe, folder)
+    if folder.finished(recipe.to_dict()) and not recipe.overwrite:
+        accuracy = folder.read_json(SUMMARY)["test_accuracy"]
+        print(
+            f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; "
+            f"--overwrite trains it again"
+        )
     else:
-        train(recipe, folder)
-    end_processes()
-    if not first:
-        return 0
+        how = {name: getattr(recipe, name) for name in ("overwrite", "resume", "allow_change")}
+        try:
+            data = open_data(recipe)
+            with folder.claimed(recipe.to_dict(), **how):
+                train(recipe, folder, *data)
+        except Preempted as notice:
+            print(f"{notice}; --resume continues it")
+            return 0
     same = check_twin(recipe, folder.path)
     print_next_steps(folder.path)
     return 0 if same else 1
 
 
-def train(recipe: Recipe, folder: RunFolder) -> None:
-    """The whole training run: data, model, loop, checkpoint, summary."""
-    mesh = make_mesh(**dataclasses.asdict(recipe.mesh))
+def open_data(recipe: Recipe) -> tuple[Header, Batches, Batches]:
+    """What the model is for the data, training batches, test batches."""
+    source, test = (
+        open_source(recipe.data, split=split, data_dir=recipe.data_dir)
+        for split in ("train", "test")
+    )
+    mesh = make_mesh()
     check_batch_size(recipe.batch_size, mesh)
     check_batch_size(recipe.eval_batch_size, mesh)
-    sources = {
-        split: open_source(recipe.data, split=split, data_dir=recipe.data_dir)
-        for split in ("train", "test")
-    }
-    config = recipe.model.replace(num_classes=sources["train"].num_classes)
-    check_model(config, mesh)
-    share, turn, turns = batch_share(recipe.batch_size, mesh)
+    config = recipe.model.replace(num_classes=source.num_classes)
     batches = train_batches(
-        sources["train"],
-        batch_size=share,
-        shard_index=turn,
-        shard_count=turns,
+        source,
+        batch_size=recipe.batch_size,
         size=config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,
@@ -136,58 +134,80 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         seed=recipe.seed,
         workers=recipe.workers,
     )
-    by_first(lambda: folder.claim(recipe.to_dict(), overwrite=recipe.overwrite))
-    if isinstance(sources["train"], FolderSource):
-        print(sources["train"].division)
+    if isinstance(source, FolderSource):
+        print(source.division)
     print(
-        f"training {count_parameters(config):,} parameters on {len(sources['train']):,} "
-        f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} on "
-        f"{mesh.size} {jax.devices()[0].platform} device(s)"
+        f"{count_parameters(config):,} parameters, {len(source):,} "
+        f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} "
+        f"on {mesh.size} {jax.devices()[0].platform} device(s)"
     )
-    structure, first = new_state(lambda: new_model(recipe, config), recipe.optim, mesh)
-    share, turn, turns = batch_share(recipe.eval_batch_size, mesh)
-    tests = test_batches(recipe, config, sources["test"], share, turn, turns)
-    evaluate = Evaluation(structure, tests, mesh)
-    writer = MetricsWriter(folder if is_first() else None)
-    start = time.perf_counter()
-    try:
-        for state, values in steps(recipe, structure, first, batches, mesh):
-            if "loss" in values:
-                writer.write(int(values["step"]), {k: v for k, v in values.items() if k != "step"})
-            else:
-                accuracy = evaluate(state.ema or state.params)
-                tqdm.write(f"step {int(values['step']):,}: test accuracy {accuracy:.2%}")
-                writer.write(int(values["step"]), {"test_accuracy": accuracy})
-    finally:
-        writer.close()
-        batches.close()
-    seconds = time.perf_counter() - start
-    params = to_host(state.ema or state.params)
-    skipped = total(len(batches.corrupt) + evaluate.corrupt)
-    if not is_first():
-        return
-    model = merge(structure, params)
-    vit_jax.save(
-        model,
-        folder.path,
-        preprocessing=recipe.preprocessing,
-        labels=tuple(sources["train"].label_names),
+    labels = tuple(source.label_names)
+    header = Header(config=config, preprocessing=recipe.preprocessing, labels=labels)
+    return header, batches, test_batches(recipe, config, test)
+
+
+def train(
+    recipe: Recipe, folder: RunFolder, header: Header, batches: Batches, test: Batches
+) -> None:
+    """The whole run: model, loop, model file, summary."""
+    mesh, keep = make_mesh(), recipe.checkpoint
+    structure, params = split(new_model(recipe, header.config))
+    fresh = jax.device_put(init_state(params, recipe.optim), replicated(mesh))
+    with (
+        closing(batches),
+        closing(Checkpoints(folder.checkpoints, keep=keep.keep, best=keep.best)) as checkpoints,
+        Preemption() as preemption,
+    ):
+        saver = Saver(
+            folder,
+            checkpoints,
+            batches,
+            header=header,
+            seed=recipe.seed,
+            stop_on_failure=keep.on_failure == "stop",
+        )
+        state, progress, position = saver.restore(fresh)
+        del fresh
+        with closing(MetricsWriter(folder, position=position, step=progress.step)) as writer:
+            loop = Loop(
+                recipe=recipe,
+                header=header,
+                structure=structure,
+                mesh=mesh,
+                state=state,
+                progress=progress,
+                batches=batches,
+                evaluate=Evaluation(structure, test, mesh),
+                folder=folder,
+                saver=saver,
+                writer=writer,
+                speed=Speed(header.config, recipe.batch_size, progress),
+                preemption=preemption,
+            )
+            del state
+            loop.run()
+        saved = saver.finish()
+    if folder.writes:
+        model = merge(structure, loop.weights())
+        vit_jax.save(model, folder.path, preprocessing=header.preprocessing, labels=header.labels)
+    unreadable = len(batches.corrupt) + loop.evaluate.corrupt
+    summary = summarize(
+        header.config, progress, loop.speed, checkpoints=saved, skipped_images=unreadable
     )
-    summary = {
-        "test_accuracy": accuracy,
-        "test_images": len(sources["test"]),
-        "seconds": round(seconds, 1),
-        "steps": recipe.optim.total_steps,
-        "parameters": count_parameters(config),
-        "skipped_images": skipped,
-    }
     folder.write_json(SUMMARY, summary)
-    print(
-        f"test accuracy {accuracy:.2%} on {len(sources['test']):,} images after "
-        f"{seconds:.0f} s of training"
-    )
-    if skipped:
-        print(f"{skipped} corrupt image(s) were skipped")
+    print(closing_lines(summary))
+
+
+def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
+    """Test accuracy of a finished run's model, of a checkpoint, or of a run's newest one."""
+    path, mesh = newest(folder.path), make_mesh()
+    model = vit_jax.load(path, dtype=recipe.dtype, attention=recipe.attention)
+    source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
+    structure, params = split(model)
+    evaluate = Evaluation(structure, test_batches(recipe, model.config, source), mesh)
+    accuracy = evaluate(jax.device_put(params, replicated(mesh)))
+    print(f"{path}: test accuracy {accuracy:.2%} on {evaluate.seen:,} images")
+    return 0
 
 
 def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
@@ -202,52 +222,11 @@ def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
     )
 
 
-def steps(
-    recipe: Recipe,
-    structure: Any,
-    state: TrainState,
-    batches: Iterable[Any],
-    mesh: Mesh,
-) -> Iterator[tuple[TrainState, dict[str, float]]]:
-    """Runs all steps. Yields means of metrics every `log_every` steps, and the bare step when it is
-    time to evaluate. Nothing moves between host and device but batches in and metrics out."""
-    compiled = jit_train_step(structure, recipe.optim, state, mesh)
-    key = new_key(recipe.seed + 1, mesh)
-    total, pending, clock = recipe.optim.total_steps, [], time.perf_counter()
-    with tqdm(total=total, bar_format=BAR, disable=not (is_first() and sys.stderr.isatty())) as bar:
-        for step, batch in zip(range(1, total + 1), batches, strict=False):
-            with jax.transfer_guard("disallow"):
-                images, labels = to_devices((batch["image"], batch["label"]), mesh)
-                state, metrics = compiled(state, images, labels, key)
-            pending.append(metrics)
-            bar.update()
-            if step % recipe.log_every == 0 or step == total:
-                values = means(pending, first_step=step - len(pending) + 1)
-                elapsed = time.perf_counter() - clock
-                values |= {
-                    "step": step,
-                    "images_per_second": len(pending) * recipe.batch_size / elapsed,
-                }
-                bar.set_postfix_str(
-                    f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, accuracy "
-                    f"{values['accuracy']:.1%}, {values['images_per_second']:,.0f} images/s"
-                )
-                yield state, values
-                pending, clock = [], time.perf_counter()
-            if step % recipe.eval_every == 0 or step == total:
-                yield state, {"step": step}
-                clock = time.perf_counter()
-
-
-def test_batches(
-    recipe: Recipe, config: ViTConfig, source: Any, batch_size: int, turn: int = 0, turns: int = 1
-) -> Any:
-    """The test split in order, prepared as in training but for augmentation: this host's share."""
+def test_batches(recipe: Recipe, config: ViTConfig, source: Any) -> Any:
+    """The test split in order, prepared as in training but for augmentation."""
     return eval_batches(
         source,
-        batch_size=batch_size,
-        shard_index=turn,
-        shard_count=turns,
+        batch_size=recipe.eval_batch_size,
         size=config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,
@@ -260,34 +239,20 @@ def check_twin(recipe: Recipe, path: Path) -> bool:
     if importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed, so the twin was not checked: pip install 'vitwin[torch]'")
         return True
-    import torch
-
     import parity
-    import vit_torch
+    from parity.predictions import compare_predictions
 
-    jax_model, torch_model = vit_jax.load(path), vit_torch.load(path)
-    apply = partial(
-        jax.jit(lambda structure, params, x: merge(structure, params)(x), static_argnums=0),
-        *split(jax_model),
-    )
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
-    same, seen, right, gap = 0, 0, 0, 0.0
-    for batch in test_batches(recipe, jax_model.config, source, recipe.eval_batch_size):
-        kept = batch["mask"] > 0
-        ours = np.asarray(apply(batch["image"]))[kept]
-        with torch.no_grad():
-            theirs = torch_model(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)).numpy()[kept]
-        same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-        right += int((theirs.argmax(-1) == batch["label"][kept]).sum())
-        seen, gap = seen + int(kept.sum()), max(gap, float(np.abs(ours - theirs).max()))
+    config = read_header(path).config
+    found = compare_predictions(path, test_batches(recipe, config, source))
     print(
-        f"\nPyTorch twin: test accuracy {right / seen:.2%}, the same prediction for "
-        f"{same:,} of {seen:,} images"
+        f"\nPyTorch twin: test accuracy {found.right / found.images:.2%}, the same prediction for "
+        f"{found.same:,} of {found.images:,} images"
     )
-    print(f"largest difference of a logit in float32: {gap:.1e}\n")
+    print(f"largest difference of a logit in float32: {found.gap:.1e}\n")
     report = parity.check(path, level="training", dtype="float64")
     print(parity.render(report))
-    return report.passed and same == seen
+    return report.passed and found.same == found.images
 
 
 def print_next_steps(path: Path) -> None:

@@ -123,7 +123,8 @@ def train_batches(
     shard_count: int = 1,
     cache: bool | None = None,
 ) -> Batches:
-    """Shuffled, augmented batches: `{"image": float32 (b, h, w, c), "label": int32 (b,)}`.
+    """Shuffled, augmented batches: `{"image": float32 (b, h, w, c), "label": int32 (b,)}`, and
+    `"index": int64 (b,)`, the place of each example in the source.
 
     `batch_size` is b, the share of this host: all `shard_count` hosts together read
     `b * shard_count` examples a step, in the order in which one host would. Batches run on across

@@ -108,6 +108,7 @@ class TrainBatch:
                 found = self._reader.readable_from(index)
             image, batch["label"][slot] = found
             batch["image"][slot] = self._change(image, rngs.at(epoch, index))
+        batch["index"] = slots.example
         batch["image"] = normalise(batch["image"], self._mean, self._std)
         return batch
 

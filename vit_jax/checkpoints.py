@@ -63,12 +63,11 @@ class Checkpoints:
     ) -> None:
         """Copies the state to the host and returns; a thread writes it.
 
-        `run` are JSON values. A save before this one is waited for. A step that is there is only
-        written again to note its accuracy. Raises `SaveError` for either save.
+        `run` are JSON values. Call `wait` first. A step that is there is only written again to
+        note its accuracy. Raises `SaveError`.
         """
         import orbax.checkpoint as ocp
 
-        self.wait()
         if step in self.steps():
             if accuracy is None or self._manager.metrics(step) is not None:
                 return
@@ -91,6 +90,11 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(error) from error
         self._writing = None
+
+    def poll(self) -> None:
+        """Raises `SaveError` if the last save has failed already; waits for nothing."""
+        if self._writing is not None and not self._manager.is_saving_in_progress():
+            self.wait()
 
     def restore(self, target: Any) -> Restored | None:
         """The newest state that is whole, placed as `target` says; None if there is none.
@@ -122,7 +126,7 @@ class Checkpoints:
     def _open(self) -> Any:
         import orbax.checkpoint as ocp
 
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every step of a save
+        quiet()
         managers = ocp.checkpoint_managers
         kept = [managers.LatestN(self._keep)]
         if self._best:
@@ -140,19 +144,16 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         args = ocp.args.Composite(run=ocp.args.JsonRestore())
-        with _naming_damage("run"):
-            return _unsealed(self._manager.restore(step, args=args).run)
+        with naming_damage("run"):
+            return unsealed(self._manager.restore(step, args=args).run)
 
     def _read_state(self, step: int, target: Any, expected: Mapping[str, str]) -> Any:
         import orbax.checkpoint as ocp
 
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        with _naming_damage("state"):
+        with naming_damage("state"):
             state = self._manager.restore(step, args=args).state
-        found = digests(state)
-        wrong = [name for name in expected if found.get(name) != expected[name]]
-        if wrong:
-            raise DamageError(f"{len(wrong)} tensors are not as saved, first {wrong[0]}")
+        check_digests(state, expected)
         return state
 
     def _failed(self, error: Exception) -> SaveError:
@@ -191,6 +192,19 @@ def abstract(state: Any) -> Any:
     )
 
 
+def check_digests(state: Any, expected: Mapping[str, str], prefix: str = "") -> None:
+    """Raises `DamageError` unless the digests are those `expected`, whose names begin so."""
+    found = {prefix + name: digest for name, digest in digests(state).items()}
+    wrong = [name for name in expected if found.get(name) != expected[name]]
+    if wrong:
+        raise DamageError(f"{len(wrong)} tensors are not as saved, first {wrong[0]}")
+
+
+def quiet() -> None:
+    """Only errors of Orbax, which otherwise tells every step of a save."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
 def _accuracy(metrics: Any) -> float:
     return metrics[METRIC]
 
@@ -212,7 +226,8 @@ def _sealed(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"body": body, "sha256": _sha256(body)}
 
 
-def _unsealed(content: Any) -> dict[str, Any]:
+def unsealed(content: Any) -> dict[str, Any]:
+    """The item `run`. Raises `DamageError` if it is not as written."""
     if content["sha256"] != _sha256(content["body"]):
         raise DamageError("its digest is not that of its content")
     return content["body"]
@@ -223,7 +238,7 @@ def _sha256(body: Any) -> str:
 
 
 @contextlib.contextmanager
-def _naming_damage(item: str) -> Iterator[None]:
+def naming_damage(item: str) -> Iterator[None]:
     """Whatever reading raises, from Orbax or below, is damage; but not the lack of permission."""
     try:
         yield

@@ -39,7 +39,7 @@ def checkpoints(tmp_path):
 def saved(checkpoints, *steps, accuracy=None):
     for step in steps:
         checkpoints.save(step, state(step), RUN, accuracy=(accuracy or {}).get(step))
-    checkpoints.wait()
+        checkpoints.wait()
 
 
 def test_the_newest_state_comes_back_bit_for_bit(checkpoints):

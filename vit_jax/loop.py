@@ -1,0 +1,213 @@
+"""The training loop: one compiled step after the other, and what happens between them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from vit_jax.evaluation import Evaluation
+from vit_jax.masks import sample_masks
+from vit_jax.metrics import MetricsWriter, Values, Window
+from vit_jax.nonfinite import NotFiniteError, explain, guarded
+from vit_jax.preemption import Preempted, Preemption
+from vit_jax.progress import Progress, Speed, shown
+from vit_jax.run_folder import BAD_BATCH, PROFILE, RunFolder
+from vit_jax.saver import Saver
+from vit_jax.sharding import over_data, replicated
+from vit_jax.training import TrainState, make_train_step
+from vit_spec import Header
+
+BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
+PROFILED = 5  # steps of a trace
+WARM = 3  # steps before it
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """A run's parts, and `state`, which `run` brings to the last step."""
+
+    recipe: Any  # of `vit_data`, which this package does not import
+    header: Header
+    structure: Any
+    mesh: Mesh
+    state: TrainState
+    progress: Progress
+    batches: Iterator[Any]
+    evaluate: Evaluation
+    folder: RunFolder
+    saver: Saver
+    writer: MetricsWriter
+    speed: Speed
+    preemption: Preemption
+
+    def run(self) -> None:
+        """All steps that are left. Nothing moves between host and device but batches and metrics.
+
+        Raises `Preempted` after saving, `NotFiniteError` naming step, tensor and examples, and
+        `SaveError` if that is to end the run.
+        """
+        progress, recipe = self.progress, self.recipe
+        total = recipe.optim.total_steps
+        whole, shared = replicated(self.mesh), over_data(self.mesh)
+        compiled = self._compile()
+        self._key = jax.device_put(jax.random.key(recipe.seed + 1), whole)
+        skipped = jax.device_put(jnp.int32(progress.skipped), whole)
+        self._window = Window(progress.pending, self._on_nonfinite)
+        quiet = not sys.stderr.isatty()
+        with (
+            tqdm(total=total, initial=progress.step, bar_format=BAR, disable=quiet) as self._bar,
+            self._profiler() as profile,
+        ):
+            self._between()  # what was left to do when the run ended here
+            while progress.step < total:
+                profile(progress.step)
+                with self.speed.waiting():
+                    batch = next(self.batches)
+                if progress.step == 0:
+                    self.writer.images("train", batch["image"][:16], self.header.preprocessing)
+                with jax.transfer_guard("disallow"):
+                    images, labels = jax.device_put((batch["image"], batch["label"]), shared)
+                    self.state, skipped, metrics = compiled(
+                        self.state, skipped, images, labels, self._key
+                    )
+                progress.step += 1
+                self._bar.update()
+                self._window.add(progress.step, batch, metrics)
+                self.speed.step()
+                if self._due(recipe.log_every):
+                    self._line()
+                self._between()
+
+    def _compile(self) -> Any:
+        update = make_train_step(self.structure, self.recipe.optim)
+        whole, shared = replicated(self.mesh), over_data(self.mesh)
+
+        def train_step(state: TrainState, images: Any, labels: Any, key: Any) -> Any:
+            return update(state, images, labels, self._masks(state, images, key))
+
+        return jax.jit(
+            guarded(train_step, self.recipe.skip_nonfinite),
+            in_shardings=(whole, whole, shared, shared, whole),
+            out_shardings=whole,
+            donate_argnums=(0, 1),
+        )
+
+    def _masks(self, state: TrainState, images: Any, key: Any) -> Any:
+        key = jax.random.fold_in(key, state.step)
+        return sample_masks(self.header.config, images.shape[0], key=key)
+
+    def _due(self, every: int) -> bool:
+        step = self.progress.step
+        return bool(every) and (step % every == 0 or step == self.recipe.optim.total_steps)
+
+    def _line(self) -> None:
+        """Writes a line of metrics."""
+        values, rates = self._window.means(), self.speed.line()
+        self.writer.write(self.progress.step, values | rates)
+        self.saver.poll()
+        texts = [f"loss {values['loss']:.3f}, lr {values['lr']:.1e}"] if values else []
+        self._bar.set_postfix_str(", ".join(texts + [shown(rates)] if rates else texts))
+
+    def _between(self) -> None:
+        """Evaluates and saves if it is time, after `progress.step` steps."""
+        progress, accuracy = self.progress, None
+        if self.preemption.at(progress.step):
+            self._end_early()
+        if self._due(self.recipe.eval_every) and progress.evaluated < progress.step:
+            try:
+                with self.speed.paused():
+                    accuracy = self.evaluate(self.weights(), stop=self.preemption)
+            except Preempted:
+                self._end_early()
+            better = progress.note(accuracy, self.evaluate.seen)
+            self.writer.write(progress.step, {"test_accuracy": accuracy})
+            rates = shown(self.speed.total())
+            tqdm.write(
+                f"step {progress.step:,}: test accuracy {accuracy:.2%}"
+                + (f"; {rates}, {self._left()} left" if rates else "")
+            )
+            if better and self.recipe.checkpoint.best:
+                return self._save(accuracy)
+        if self._due(self.recipe.checkpoint.every) and progress.step:
+            self._save(accuracy)
+        return None
+
+    def _save(self, accuracy: float | None) -> None:
+        self._window.settle()
+        self.progress.pending = self._window.pending
+        self.saver.save(self.state, self.progress, self.writer, accuracy=accuracy)
+
+    def _end_early(self) -> None:
+        self._window.settle()
+        self.progress.pending = self._window.pending
+        self.saver.save_now(self.state, self.progress, self.writer)
+        raise Preempted(f"preempted: saved after step {self.progress.step:,}")
+
+    def weights(self) -> Any:
+        """What is evaluated and kept: the moving average, else the parameters."""
+        return self.state.ema or self.state.params
+
+    def _left(self) -> str:
+        """The time of the steps that are left, as h:mm:ss."""
+        p = self.progress
+        left = (self.recipe.optim.total_steps - p.step) * p.seconds / max(p.timed, 1)
+        return f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}"
+
+    def _on_nonfinite(self, step: int, batch: Any, values: Values) -> None:
+        """Keeps the batch of a step that is not finite; ends the run beyond the limit."""
+        limit, count = self.recipe.skip_nonfinite, int(values["skipped"])
+        self.progress.skipped = count
+        name = BAD_BATCH.format(step)
+        if self.folder.writes:
+            np.savez(self.folder.path / name, allow_pickle=False, **batch)
+        text = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}"
+        if count <= limit:
+            tqdm.write(f"{text}; skipped ({count} of at most {limit}), its batch is in {name}")
+            return
+        shared = over_data(self.mesh)
+        images, labels = jax.device_put((batch["image"], batch["label"]), shared)
+        cause = explain(
+            self.structure,
+            self.state.params,
+            images,
+            labels,
+            jax.jit(self._masks)(self.state, images, self._key),
+            label_smoothing=self.recipe.optim.label_smoothing,
+        )
+        raise NotFiniteError(
+            f"{text}: {cause}. Its batch is in {self.folder.path / name}, of the training examples "
+            f"{batch['index'].tolist()}. Nothing was saved of this step. Lower --optim.lr, "
+            "lengthen --optim.warmup-steps, set --optim.clip-norm, or allow some such steps with "
+            "--skip-nonfinite"
+        )
+
+    @contextmanager
+    def _profiler(self) -> Iterator[Any]:
+        """Traces some steps; call what it yields with the number of steps done."""
+        folder, total = str(self.folder.path / PROFILE), self.recipe.optim.total_steps
+        first = min(self.progress.step + WARM, total - 1)
+        running = False
+
+        def at(step: int) -> None:
+            nonlocal running
+            if not self.recipe.profile or step not in (first, first + PROFILED):
+                return
+            self._window.settle()
+            if running:
+                jax.profiler.stop_trace()
+            else:
+                jax.profiler.start_trace(folder)
+            running = not running
+
+        try:
+            yield at
+        finally:
+            if running:
+                jax.profiler.stop_trace()
