@@ -128,7 +128,7 @@ class Checkpoints:
 
         quiet()
         managers = ocp.checkpoint_managers
-        kept = [managers.LatestN(self._keep)]
+        kept: list[Any] = [managers.LatestN(self._keep)]
         if self._best:
             kept.append(
                 managers.BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)

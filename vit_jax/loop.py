@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -117,36 +117,36 @@ class Loop:
 
     def _between(self) -> None:
         """Evaluates and saves if it is time, after `progress.step` steps."""
-        progress, accuracy = self.progress, None
+        progress, keep, accuracy, better = self.progress, self.recipe.checkpoint, None, False
         if self.preemption.at(progress.step):
             self._end_early()
         if self._due(self.recipe.eval_every) and progress.evaluated < progress.step:
-            try:
-                with self.speed.paused():
-                    accuracy = self.evaluate(self.weights(), stop=self.preemption)
-            except Preempted:
-                self._end_early()
+            accuracy = self._test()
             better = progress.note(accuracy, self.evaluate.seen)
-            self.writer.write(progress.step, {"test_accuracy": accuracy})
-            rates = shown(self.speed.total())
-            tqdm.write(
-                f"step {progress.step:,}: test accuracy {accuracy:.2%}"
-                + (f"; {rates}, {self._left()} left" if rates else "")
-            )
-            if better and self.recipe.checkpoint.best:
-                return self._save(accuracy)
-        if self._due(self.recipe.checkpoint.every) and progress.step:
-            self._save(accuracy)
-        return None
+        if progress.step and (self._due(keep.every) or (better and keep.best)):
+            self._settle()
+            self.saver.save(self.state, progress, self.writer, accuracy=accuracy)
 
-    def _save(self, accuracy: float | None) -> None:
+    def _test(self) -> float:
+        """The test accuracy, written and printed."""
+        step = self.progress.step
+        try:
+            with self.speed.paused():
+                accuracy = self.evaluate(self.weights(), stop=self.preemption)
+        except Preempted:
+            self._end_early()
+        self.writer.write(step, {"test_accuracy": accuracy})
+        rates = shown(self.speed.total())
+        speed = f"; {rates}, {self._left()} left" if rates else ""
+        tqdm.write(f"step {step:,}: test accuracy {accuracy:.2%}{speed}")
+        return accuracy
+
+    def _settle(self) -> None:
         self._window.settle()
         self.progress.pending = self._window.pending
-        self.saver.save(self.state, self.progress, self.writer, accuracy=accuracy)
 
-    def _end_early(self) -> None:
-        self._window.settle()
-        self.progress.pending = self._window.pending
+    def _end_early(self) -> NoReturn:
+        self._settle()
         self.saver.save_now(self.state, self.progress, self.writer)
         raise Preempted(f"preempted: saved after step {self.progress.step:,}")
 
