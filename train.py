@@ -16,13 +16,15 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
 
 import jax
+from jax.sharding import Mesh
 
 import vit_jax
 from vit_data import Batches, eval_batches, open_source, train_batches
@@ -35,14 +37,15 @@ from vit_jax.functional import merge, split
 from vit_jax.loop import Loop
 from vit_jax.metrics import MetricsWriter
 from vit_jax.nonfinite import NotFiniteError
+from vit_jax.parallel import new_state, place, to_host
 from vit_jax.preemption import Preempted, Preemption
+from vit_jax.processes import by_first, end_processes, from_first, is_first, start_processes, total
 from vit_jax.progress import Speed
 from vit_jax.run_folder import SUMMARY, RunFolder
 from vit_jax.run_weights import newest
 from vit_jax.saver import Saver
-from vit_jax.sharding import check_batch_size, make_mesh, replicated
+from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh, state_shardings
 from vit_jax.summary import closing_lines, summarize
-from vit_jax.training import init_state
 from vit_spec import Header, ViTConfig, count_parameters, read_header
 from vit_spec.names import unknown_name
 
@@ -51,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one recipe and returns the exit code."""
     try:
         try:
-            return run(*parse(sys.argv[1:] if arguments is None else arguments))
+            name, recipe = parse(sys.argv[1:] if arguments is None else arguments)
+            if arguments is None:  # as a program, which has not used JAX yet
+                start_processes(recipe.distributed)
+                if not is_first():
+                    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the program ends
+            return run(name, recipe)
         finally:
             sys.stdout.flush()  # here, where a closed pipe is caught
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -91,42 +99,47 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
 
 def run(name: str, recipe: Recipe) -> int:
     """Trains unless the folder already holds this very run, then checks the result in PyTorch."""
-    folder = RunFolder(recipe.out or f"runs/{name}", writes=jax.process_index() == 0)
+    folder = RunFolder(recipe.out or f"runs/{name}", writes=is_first())
     if recipe.eval_only:
         return evaluate_only(recipe, folder)
-    if folder.finished(recipe.to_dict()) and not recipe.overwrite:
-        accuracy = folder.read_json(SUMMARY)["test_accuracy"]
-        print(
-            f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; "
-            f"--overwrite trains it again"
-        )
+    if from_first(folder.finished(recipe.to_dict()) and not recipe.overwrite):
+        if folder.writes:
+            accuracy = folder.read_json(SUMMARY)["test_accuracy"]
+            print(
+                f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; "
+                f"--overwrite trains it again"
+            )
     else:
-        how = {name: getattr(recipe, name) for name in ("overwrite", "resume", "allow_change")}
         try:
-            data = open_data(recipe)
-            with folder.claimed(recipe.to_dict(), **how):
-                train(recipe, folder, *data)
+            train(recipe, folder)
         except Preempted as notice:
             print(f"{notice}; --resume continues it")
+            end_processes()
             return 0
+    end_processes()
+    if not folder.writes:
+        return 0
     same = check_twin(recipe, folder.path)
     print_next_steps(folder.path)
     return 0 if same else 1
 
 
-def open_data(recipe: Recipe) -> tuple[Header, Batches, Batches]:
-    """What the model is for the data, training batches, test batches."""
+def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Batches, Batches]:
+    """What the model is for the data; this host's share of training and of test batches."""
     source, test = (
         open_source(recipe.data, split=split, data_dir=recipe.data_dir)
         for split in ("train", "test")
     )
-    mesh = make_mesh()
     check_batch_size(recipe.batch_size, mesh)
     check_batch_size(recipe.eval_batch_size, mesh)
     config = recipe.model.replace(num_classes=source.num_classes)
+    check_model(config, mesh)
+    share, turn, turns = batch_share(recipe.batch_size, mesh)
     batches = train_batches(
         source,
-        batch_size=recipe.batch_size,
+        batch_size=share,
+        shard_index=turn,
+        shard_count=turns,
         size=config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,
@@ -143,21 +156,24 @@ def open_data(recipe: Recipe) -> tuple[Header, Batches, Batches]:
     )
     labels = tuple(source.label_names)
     header = Header(config=config, preprocessing=recipe.preprocessing, labels=labels)
-    return header, batches, test_batches(recipe, config, test)
+    return header, batches, test_batches(recipe, config, test, mesh)
 
 
-def train(
-    recipe: Recipe, folder: RunFolder, header: Header, batches: Batches, test: Batches
-) -> None:
-    """The whole run: model, loop, model file, summary."""
-    mesh, keep = make_mesh(), recipe.checkpoint
-    structure, params = split(new_model(recipe, header.config))
-    fresh = jax.device_put(init_state(params, recipe.optim), replicated(mesh))
-    with (
-        closing(batches),
-        closing(Checkpoints(folder.checkpoints, keep=keep.keep, best=keep.best)) as checkpoints,
-        Preemption() as preemption,
-    ):
+def train(recipe: Recipe, folder: RunFolder) -> None:
+    """The whole run: data, model, loop, model file, summary."""
+    mesh, keep = make_mesh(**dataclasses.asdict(recipe.mesh)), recipe.checkpoint
+    header, batches, test = open_data(recipe, mesh)
+    how = {name: getattr(recipe, name) for name in ("overwrite", "resume", "allow_change")}
+    with ExitStack() as stack:
+        claim = partial(folder.claimed, recipe.to_dict(), **how)
+        by_first(lambda: stack.enter_context(claim()))
+        stack.enter_context(closing(batches))
+        preemption = stack.enter_context(Preemption())
+        structure, fresh = new_state(
+            lambda: new_model(recipe, header.config), recipe.optim, mesh
+        )
+        checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, best=keep.best)
+        stack.enter_context(closing(checkpoints))
         saver = Saver(
             folder,
             checkpoints,
@@ -167,45 +183,52 @@ def train(
             stop_on_failure=keep.on_failure == "stop",
         )
         state, progress, position = saver.restore(fresh)
-        del fresh
-        with closing(MetricsWriter(folder, position=position, step=progress.step)) as writer:
-            loop = Loop(
-                recipe=recipe,
-                header=header,
-                structure=structure,
-                mesh=mesh,
-                state=state,
-                progress=progress,
-                batches=batches,
-                evaluate=Evaluation(structure, test, mesh),
-                folder=folder,
-                saver=saver,
-                writer=writer,
-                speed=Speed(header.config, recipe.batch_size, progress),
-                preemption=preemption,
-            )
-            del state
-            loop.run()
-        saved = saver.finish()
-    if folder.writes:
-        model = merge(structure, loop.weights())
-        vit_jax.save(model, folder.path, preprocessing=header.preprocessing, labels=header.labels)
-    unreadable = len(batches.corrupt) + loop.evaluate.corrupt
-    summary = summarize(
-        header.config, progress, loop.speed, checkpoints=saved, skipped_images=unreadable
-    )
-    folder.write_json(SUMMARY, summary)
-    print(closing_lines(summary))
+        writer = MetricsWriter(folder, position=position, step=progress.step)
+        stack.enter_context(closing(writer))
+        loop = Loop(
+            recipe=recipe,
+            header=header,
+            structure=structure,
+            mesh=mesh,
+            state=state,
+            progress=progress,
+            batches=batches,
+            evaluate=Evaluation(structure, test, mesh),
+            folder=folder,
+            saver=saver,
+            writer=writer,
+            speed=Speed(header.config, recipe.batch_size, progress),
+            preemption=preemption,
+        )
+        del fresh, state  # the loop has them
+        loop.run()
+        saved, params = saver.finish(), to_host(loop.weights())
+        unreadable = total(len(batches.corrupt) + loop.evaluate.corrupt)
+        if not folder.writes:
+            return
+        vit_jax.save(
+            merge(structure, params),
+            folder.path,
+            preprocessing=header.preprocessing,
+            labels=header.labels,
+        )
+        summary = summarize(
+            header.config, progress, loop.speed, checkpoints=saved, skipped_images=unreadable
+        )
+        folder.write_json(SUMMARY, summary)
+        print(closing_lines(summary))
 
 
 def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
     """Test accuracy of a finished run's model, of a checkpoint, or of a run's newest one."""
-    path, mesh = newest(folder.path), make_mesh()
+    path, mesh = newest(folder.path), make_mesh(**dataclasses.asdict(recipe.mesh))
     model = vit_jax.load(path, dtype=recipe.dtype, attention=recipe.attention)
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
     structure, params = split(model)
-    evaluate = Evaluation(structure, test_batches(recipe, model.config, source), mesh)
-    accuracy = evaluate(jax.device_put(params, replicated(mesh)))
+    shapes = {name: p.shape for name, p in params.items()}
+    params = place(params, state_shardings(params, shapes, mesh))
+    evaluate = Evaluation(structure, test_batches(recipe, model.config, source, mesh), mesh)
+    accuracy = evaluate(params)
     print(f"{path}: test accuracy {accuracy:.2%} on {evaluate.seen:,} images")
     return 0
 
@@ -222,11 +245,19 @@ def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
     )
 
 
-def test_batches(recipe: Recipe, config: ViTConfig, source: Any) -> Any:
-    """The test split in order, prepared as in training but for augmentation."""
+def test_batches(
+    recipe: Recipe, config: ViTConfig, source: Any, mesh: Mesh | None = None
+) -> Batches:
+    """The test split in order, prepared as in training but for augmentation: this host's share, or
+    without a mesh all."""
+    share, turn, turns = recipe.eval_batch_size, 0, 1
+    if mesh is not None:
+        share, turn, turns = batch_share(recipe.eval_batch_size, mesh)
     return eval_batches(
         source,
-        batch_size=recipe.eval_batch_size,
+        batch_size=share,
+        shard_index=turn,
+        shard_count=turns,
         size=config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,

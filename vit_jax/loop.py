@@ -13,15 +13,15 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from vit_jax.evaluation import Evaluation
-from vit_jax.masks import sample_masks
 from vit_jax.metrics import MetricsWriter, Values, Window
 from vit_jax.nonfinite import NotFiniteError, explain, guarded
+from vit_jax.parallel import new_key, shardings_of, to_devices, train_step_on
 from vit_jax.preemption import Preempted, Preemption
 from vit_jax.progress import Progress, Speed, shown
 from vit_jax.run_folder import BAD_BATCH, PROFILE, RunFolder
 from vit_jax.saver import Saver
-from vit_jax.sharding import over_data, replicated
-from vit_jax.training import TrainState, make_train_step
+from vit_jax.sharding import over_batch, replicated
+from vit_jax.training import TrainState
 from vit_spec import Header
 
 BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
@@ -55,12 +55,11 @@ class Loop:
         """
         progress, recipe = self.progress, self.recipe
         total = recipe.optim.total_steps
-        whole, shared = replicated(self.mesh), over_data(self.mesh)
         compiled = self._compile()
-        self._key = jax.device_put(jax.random.key(recipe.seed + 1), whole)
-        skipped = jax.device_put(jnp.int32(progress.skipped), whole)
+        self._key = new_key(recipe.seed + 1, self.mesh)
+        skipped = jax.jit(jnp.int32, out_shardings=replicated(self.mesh))(progress.skipped)
         self._window = Window(progress.pending, self._on_nonfinite)
-        quiet = not sys.stderr.isatty()
+        quiet = not (self.folder.writes and sys.stderr.isatty())
         with (
             tqdm(total=total, initial=progress.step, bar_format=BAR, disable=quiet) as self._bar,
             self._profiler() as profile,
@@ -73,7 +72,7 @@ class Loop:
                 if progress.step == 0:
                     self.writer.images("train", batch["image"][:16], self.header.preprocessing)
                 with jax.transfer_guard("disallow"):
-                    images, labels = jax.device_put((batch["image"], batch["label"]), shared)
+                    images, labels = to_devices((batch["image"], batch["label"]), self.mesh)
                     self.state, skipped, metrics = compiled(
                         self.state, skipped, images, labels, self._key
                     )
@@ -86,22 +85,15 @@ class Loop:
                 self._between()
 
     def _compile(self) -> Any:
-        update = make_train_step(self.structure, self.recipe.optim)
-        whole, shared = replicated(self.mesh), over_data(self.mesh)
-
-        def train_step(state: TrainState, images: Any, labels: Any, key: Any) -> Any:
-            return update(state, images, labels, self._masks(state, images, key))
-
+        step = train_step_on(self.structure, self.recipe.optim, self.mesh)
+        shardings = shardings_of(self.state, self.mesh)
+        whole, shared = replicated(self.mesh), over_batch(self.mesh)
         return jax.jit(
-            guarded(train_step, self.recipe.skip_nonfinite),
-            in_shardings=(whole, whole, shared, shared, whole),
-            out_shardings=whole,
+            guarded(step, self.recipe.skip_nonfinite),
+            in_shardings=(shardings, whole, shared, shared, whole),
+            out_shardings=(shardings, whole, whole),
             donate_argnums=(0, 1),
         )
-
-    def _masks(self, state: TrainState, images: Any, key: Any) -> Any:
-        key = jax.random.fold_in(key, state.step)
-        return sample_masks(self.header.config, images.shape[0], key=key)
 
     def _due(self, every: int) -> bool:
         step = self.progress.step
@@ -171,14 +163,13 @@ class Loop:
         if count <= limit:
             tqdm.write(f"{text}; skipped ({count} of at most {limit}), its batch is in {name}")
             return
-        shared = over_data(self.mesh)
-        images, labels = jax.device_put((batch["image"], batch["label"]), shared)
+        finite = np.isfinite(batch["image"]).reshape(len(batch["image"]), -1).all(axis=1)
         cause = explain(
             self.structure,
-            self.state.params,
-            images,
-            labels,
-            jax.jit(self._masks)(self.state, images, self._key),
+            self.state,
+            *to_devices((batch["image"], batch["label"]), self.mesh),
+            self._key,
+            bad_images=np.flatnonzero(~finite).tolist(),
             label_smoothing=self.recipe.optim.label_smoothing,
         )
         raise NotFiniteError(

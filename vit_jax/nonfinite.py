@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vit_jax.functional import Params, merge
+from vit_jax.masks import sample_masks
 from vit_jax.training import Metrics, TrainState, loss_fn
 from vit_spec.parameters import parameters
 
@@ -46,21 +47,23 @@ def guarded(update: Callable[..., tuple[TrainState, Metrics]], limit: int) -> Ca
 
 def explain(
     structure: Any,
-    params: Params,
+    state: TrainState,
     images: Array,
     labels: Array,
-    masks: Mapping[str, Array] | None,
+    key: Array,
     *,
+    bad_images: list[int],
     label_smoothing: float = 0.0,
 ) -> str:
     """What is not finite, in the order of the computation: parameters, images, layers, gradients.
 
-    Layers are computed without dropout. Images (b, H, W, c), labels (b,) or (b, k).
+    `key` is the run's. Layers are computed without dropout. Images (b, H, W, c), labels (b,) or
+    (b, k); `bad_images` are the places of those that are not finite themselves.
     """
+    params = state.params
     broken = _bad(params, params)
     found = [f"parameters {_some(broken)}"] if broken else []
-    rows = [i for i, image in enumerate(images) if not bool(jnp.isfinite(image).all())]
-    found += [f"images of the batch {_some(rows)}"] if rows else []
+    found += [f"images of the batch {_some(bad_images)}"] if bad_images else []
     order: list[str] = []
 
     def forward(params: Params, images: Array) -> dict[str, Array]:
@@ -72,6 +75,8 @@ def explain(
     found += [f"in the forward pass first {layers[0]}"] if layers else []
 
     def objective(params: Params) -> Array:
+        config = merge(structure, params).config
+        masks = sample_masks(config, len(images), key=jax.random.fold_in(key, state.step))
         logits = merge(structure, params)(images, masks)
         return loss_fn(logits, labels, label_smoothing=label_smoothing)
 

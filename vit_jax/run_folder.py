@@ -58,9 +58,6 @@ class RunFolder:
         program that works in it; `FileExistsError` if it holds another run, or one and neither is
         asked for; `ValueError` if the run to resume has another recipe.
         """
-        if not self.writes:
-            yield
-            return
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(
                 f"{self.path} is a file; a run needs a folder: give another --out"

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
-from vit_jax.checkpoints import Checkpoints, SaveError, abstract
+from vit_jax.checkpoints import DAMAGED, Checkpoints, SaveError, abstract
 from vit_jax.metrics import MetricsWriter
 from vit_jax.progress import Progress
 from vit_jax.run_folder import PREEMPTED, RunFolder
@@ -41,15 +42,13 @@ class Saver:
         `Checkpoints.restore` does.
         """
         target = abstract(fresh)
+        if self._checkpoints.steps():
+            jax.tree.map(lambda array: array.delete(), fresh)
         found = self._checkpoints.restore(target)
         if found is None:
             return fresh, Progress(), 0
         for step, why in found.damaged.items():
-            print(
-                f"the checkpoint of step {step:,} is damaged, so the one before it is taken: {why}"
-            )
-        if found.run["seed"] != self._facts["seed"]:
-            print(f"seed {found.run['seed']} -> {self._facts['seed']}")
+            print(f"the checkpoint of step {step:,} is damaged and moved to {DAMAGED}/: {why}")
         self._batches.set_state(found.run["data"])
         progress = Progress(**found.run["progress"])
         progress.resumes += 1

@@ -38,7 +38,7 @@ def start(out: Path, data: Path, steps: int, every: int) -> subprocess.Popen[byt
     """The training program on tiny digits, with a line of metrics each step."""
     settings = {
         "optim.total-steps": steps, "optim.warmup-steps": 4, "checkpoint.every": every,
-        "log-every": 1, "eval-every": 3 * every + 1, "model.depth": 2, "model.width": 32,
+        "log-every": 1, "eval-every": 3 * every + 1, "model.depth": 1, "model.width": 32,
         "model.num-heads": 2, "model.mlp-width": 32, "model.dropout": 0.1, "batch-size": 32,
         "data-dir": data, "out": out,
     }  # fmt: skip
@@ -71,8 +71,8 @@ def saves(out: Path) -> tuple[list[int], bool]:
 
 
 def kill(process: subprocess.Popen[bytes], out: Path, mode: str, target: int, delay: float) -> bool:
-    """Waits for the moment and kills; whether that was inside a save, or False if it ended."""
-    deadline = time.monotonic() + LIMIT
+    """Waits for the moment and kills; whether that was inside a save."""
+    deadline, stale = time.monotonic() + LIMIT, set((out / "checkpoints").glob("*tmp*"))
     if mode != "start":
         while process.poll() is None and last_step(out) < target:
             time.sleep(0.002)
@@ -82,7 +82,7 @@ def kill(process: subprocess.Popen[bytes], out: Path, mode: str, target: int, de
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return saves(out)[1]
+    return bool(set((out / "checkpoints").glob("*tmp*")) - stale)
 
 
 def run(folder: Path, *, kills: int, seed: int, steps: int, every: int) -> Outcome:
@@ -95,6 +95,7 @@ def run(folder: Path, *, kills: int, seed: int, steps: int, every: int) -> Outco
     for target in targets:
         mode = rng.choice(MODES)
         delay = rng.uniform(0, {"start": 8, "step": 0.03, "save": 0.01}[mode])
+        before = last_step(killed)
         process = start(killed, data, steps, every)
         inside = kill(process, killed, mode, target, delay)
         if process.returncode != -signal.SIGKILL:
@@ -102,7 +103,8 @@ def run(folder: Path, *, kills: int, seed: int, steps: int, every: int) -> Outco
         reached, complete = last_step(killed), saves(killed)[0]
         outcome.kills.append(mode)
         outcome.inside_saves += inside
-        outcome.lost.append(reached - max(complete, default=0))
+        lost = 0 if mode == "start" and reached == before else reached - max(complete, default=0)
+        outcome.lost.append(lost)
         print(f"kill {len(outcome.kills)}: {mode}, inside a save: {inside}, at step {reached}, "
               f"complete {complete}", flush=True)  # fmt: skip
     if start(killed, data, steps, every).wait():
