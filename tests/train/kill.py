@@ -47,10 +47,9 @@ def start(out: Path, data: Path, steps: int, every: int) -> subprocess.Popen[byt
     script = (
         "import sys, train; train.check_twin = lambda *_: True; sys.exit(train.main(sys.argv[1:]))"
     )
-    log = (out.parent / f"{out.name}.log").open("ab")
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], cwd=ROOT, stdout=log, stderr=log
-    )
+    command = [sys.executable, "-c", script, *arguments]
+    with (out.parent / f"{out.name}.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
 
 def lines(out: Path) -> list[dict[str, float]]:
