@@ -169,9 +169,8 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         by_first(lambda: stack.enter_context(claim()))
         stack.enter_context(closing(batches))
         preemption = stack.enter_context(Preemption())
-        structure, fresh = new_state(
-            lambda: new_model(recipe, header.config), recipe.optim, mesh
-        )
+        make = partial(new_model, recipe, header.config)
+        structure, fresh = new_state(make, recipe.optim, mesh)
         checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, best=keep.best)
         stack.enter_context(closing(checkpoints))
         saver = Saver(
@@ -206,15 +205,10 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         unreadable = total(len(batches.corrupt) + loop.evaluate.corrupt)
         if not folder.writes:
             return
-        vit_jax.save(
-            merge(structure, params),
-            folder.path,
-            preprocessing=header.preprocessing,
-            labels=header.labels,
-        )
-        summary = summarize(
-            header.config, progress, loop.speed, checkpoints=saved, skipped_images=unreadable
-        )
+        told: Any = {"preprocessing": header.preprocessing, "labels": header.labels}
+        vit_jax.save(merge(structure, params), folder.path, **told)
+        facts: Any = {"checkpoints": saved, "skipped_images": unreadable}
+        summary = summarize(header.config, progress, loop.speed, **facts)
         folder.write_json(SUMMARY, summary)
         print(closing_lines(summary))
 

@@ -7,9 +7,7 @@ from vit_data.augment import Augmentation
 from vit_spec import OptimConfig, Preprocessing, ViTConfig
 
 # Fields that do not decide the result: what to do with the run, and where.
-RUN_ONLY = (
-    *("out", "overwrite", "resume", "allow_change", "eval_only", "profile", "distributed"),
-)
+RUN_ONLY = (*("out", "overwrite", "resume", "allow_change", "eval_only", "profile", "distributed"),)
 
 
 @dataclass(frozen=True, kw_only=True)
