@@ -3,10 +3,11 @@
     python train.py                        real handwritten digits, a minute on two cores
     python train.py fashion_mnist          another recipe
     python train.py path/to/images         your own folder, one subfolder a class
+    python train.py digits --resume        goes on where the run was ended, by whatever
     python train.py digits --help          every field with its default
-    python train.py digits --show-batch batch.png      what the model sees, as a picture
 
-Exit codes: 0 done, 1 the run failed (loss not finite, twins differ), 2 wrong usage or broken input.
+Exit codes: 0 done, or saved because of a SIGTERM; 1 the run failed (loss not finite, twins differ);
+2 wrong usage, broken input or a full disk.
 """
 
 import dataclasses
@@ -14,8 +15,8 @@ import importlib.util
 import inspect
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,31 +24,32 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 import vit_jax
-from vit_data import eval_batches, open_source
+from vit_data import Batches, eval_batches, open_source
 from vit_data.folder import FolderSource
 from vit_data.recipe import Recipe, training_batches
 from vit_data.recipes import RECIPES
 from vit_data.show import show_batch
-from vit_jax.distillation import ModelTeacher, Precomputed, Taught
+from vit_jax.checkpoints import Checkpoints
+from vit_jax.distillation import Taught
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
-from vit_jax.metrics import MetricsWriter, NotFiniteError, means
-from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices, to_host
+from vit_jax.loop import Loop
+from vit_jax.metrics import MetricsWriter
+from vit_jax.nonfinite import NotFiniteError
+from vit_jax.parallel import new_state, place, to_host
+from vit_jax.preemption import Preempted, Preemption
 from vit_jax.processes import by_first, end_processes, from_first, is_first, start_processes, total
+from vit_jax.progress import Speed
 from vit_jax.run_folder import SUMMARY, RunFolder
-from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh
-from vit_jax.training import TrainState
-from vit_spec import Header, ViTConfig, count_parameters
-from vit_spec.finetuning import fit
-from vit_spec.layout import to_jax_layout, to_torch_layout
+from vit_jax.run_weights import newest
+from vit_jax.saver import Saver
+from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh, state_shardings
+from vit_jax.summary import closing_lines, summarize
+from vit_spec import Header, ViTConfig, count_parameters, read_header
 from vit_spec.names import unknown_name
-
-BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ntrain: interrupted; start again with --overwrite", file=sys.stderr)
+        print("\ntrain: interrupted; --resume continues from the last checkpoint", file=sys.stderr)
         return 130
 
 
@@ -102,92 +104,127 @@ def run(name: str, recipe: Recipe) -> int:
     if recipe.show_batch:
         print(show_batch(recipe, Path(recipe.show_batch)))
         return 0
-    folder, first = RunFolder(recipe.out or f"runs/{name}"), is_first()
+    folder = RunFolder(recipe.out or f"runs/{name}", writes=is_first())
+    if recipe.eval_only:
+        return evaluate_only(recipe, folder)
     if from_first(folder.finished(recipe.to_dict()) and not recipe.overwrite):
-        if first:
-            accuracy = folder.read_json(SUMMARY)["test_accuracy"]
-            print(
-                f"{folder.path} holds this run already: test accuracy {accuracy:.2%}; "
-                f"--overwrite trains it again"
-            )
+        if folder.writes:
+            accuracy = f"test accuracy {folder.read_json(SUMMARY)['test_accuracy']:.2%}"
+            print(f"{folder.path} holds this run already: {accuracy}; --overwrite trains it again")
     else:
-        train(recipe, folder)
+        try:
+            train(recipe, folder)
+        except Preempted as notice:
+            print(f"{notice}; --resume continues it")
+            end_processes()
+            return 0
     end_processes()
-    if not first:
+    if not folder.writes:
         return 0
     same = check_twin(recipe, folder.path)
     print_next_steps(folder.path)
     return 0 if same else 1
 
 
-def train(recipe: Recipe, folder: RunFolder) -> None:
-    """The whole training run: data, model, loop, checkpoint, summary."""
-    mesh = make_mesh(**dataclasses.asdict(recipe.mesh))
+def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
+    """What the model is for the data; this host's share of training and of test batches."""
+    source, test = (
+        open_source(recipe.data, split=split, data_dir=recipe.data_dir)
+        for split in ("train", "test")
+    )
     check_batch_size(recipe.batch_size, mesh)
     check_batch_size(recipe.eval_batch_size, mesh)
-    sources = {
-        split: open_source(recipe.data, split=split, data_dir=recipe.data_dir)
-        for split in ("train", "test")
-    }
-    config = recipe.model.replace(num_classes=sources["train"].num_classes)
+    config = recipe.model.replace(num_classes=source.num_classes)
     check_model(config, mesh)
     share, turn, turns = batch_share(recipe.batch_size, mesh)
-    batches = training_batches(recipe, config, sources["train"], share, turn, turns)
-    batches = with_teacher(recipe, config, batches)
-    by_first(lambda: folder.claim(recipe.to_dict(), overwrite=recipe.overwrite))
-    if isinstance(sources["train"], FolderSource):
-        print(sources["train"].division)
+    batches = training_batches(recipe, config, source, share, turn, turns)
+    if recipe.teacher is not None:
+        from parity.starting import open_teacher
+
+        teacher = open_teacher(
+            recipe.teacher,
+            dtype=recipe.dtype,
+            preprocessing=recipe.preprocessing,
+            mixed=recipe.augmentation.mixes,
+        )
+        batches = Taught(batches, teacher, config.num_classes)
+    if isinstance(source, FolderSource):
+        print(source.division)
     print(
-        f"training {count_parameters(config):,} parameters on {len(sources['train']):,} "
-        f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} on "
-        f"{mesh.size} {jax.devices()[0].platform} device(s)"
+        f"{count_parameters(config):,} parameters, {len(source):,} "
+        f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} "
+        f"on {mesh.size} {jax.devices()[0].platform} device(s)"
     )
-    structure, first = new_state(
-        lambda: new_model(recipe, config), recipe.optim, mesh, start=initial(recipe, config)
-    )
-    share, turn, turns = batch_share(recipe.eval_batch_size, mesh)
-    tests = test_batches(recipe, config, sources["test"], share, turn, turns)
-    evaluate = Evaluation(structure, tests, mesh)
-    writer = MetricsWriter(folder if is_first() else None)
-    start = time.perf_counter()
-    try:
-        for state, values in steps(recipe, structure, first, batches, mesh):
-            if "loss" in values:
-                writer.write(int(values["step"]), {k: v for k, v in values.items() if k != "step"})
-            else:
-                accuracy = evaluate(state.ema or state.params)
-                tqdm.write(f"step {int(values['step']):,}: test accuracy {accuracy:.2%}")
-                writer.write(int(values["step"]), {"test_accuracy": accuracy})
-    finally:
-        writer.close()
-        batches.close()
-    seconds = time.perf_counter() - start
-    params = to_host(state.ema or state.params)
-    skipped = total(len(batches.corrupt) + evaluate.corrupt)
-    if not is_first():
-        return
-    model = merge(structure, params)
-    vit_jax.save(
-        model,
-        folder.path,
-        preprocessing=recipe.preprocessing,
-        labels=tuple(sources["train"].label_names),
-    )
-    summary = {
-        "test_accuracy": accuracy,
-        "test_images": len(sources["test"]),
-        "seconds": round(seconds, 1),
-        "steps": recipe.optim.total_steps,
-        "parameters": count_parameters(config),
-        "skipped_images": skipped,
-    }
-    folder.write_json(SUMMARY, summary)
-    print(
-        f"test accuracy {accuracy:.2%} on {len(sources['test']):,} images after "
-        f"{seconds:.0f} s of training"
-    )
-    if skipped:
-        print(f"{skipped} corrupt image(s) were skipped")
+    labels = tuple(source.label_names)
+    header = Header(config=config, preprocessing=recipe.preprocessing, labels=labels)
+    return header, batches, test_batches(recipe, config, test, mesh)
+
+
+def train(recipe: Recipe, folder: RunFolder) -> None:
+    """The whole run: data, model, loop, model file, summary."""
+    mesh, keep = make_mesh(**dataclasses.asdict(recipe.mesh)), recipe.checkpoint
+    header, batches, test = open_data(recipe, mesh)
+    how = {name: getattr(recipe, name) for name in ("overwrite", "resume", "allow_change")}
+    with ExitStack() as stack:
+        claim = partial(folder.claimed, recipe.to_dict(), **how)
+        by_first(lambda: stack.enter_context(claim()))
+        stack.enter_context(closing(batches))
+        preemption = stack.enter_context(Preemption())
+        make, start = partial(new_model, recipe, header.config), None
+        if recipe.init is not None:
+            from parity.starting import initial_params
+
+            start = initial_params(recipe.init, make, header)
+        structure, fresh = new_state(make, recipe.optim, mesh, start=start)
+        checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, best=keep.best)
+        stack.enter_context(closing(checkpoints))
+        stop = keep.on_failure == "stop"
+        told: Any = {"header": header, "seed": recipe.seed, "stop_on_failure": stop}
+        saver = Saver(folder, checkpoints, batches, **told)
+        state, progress, position = saver.restore(fresh)
+        writer = MetricsWriter(folder, position=position, step=progress.step)
+        stack.enter_context(closing(writer))
+        loop = Loop(
+            recipe=recipe,
+            header=header,
+            structure=structure,
+            mesh=mesh,
+            state=state,
+            progress=progress,
+            batches=batches,
+            evaluate=Evaluation(structure, test, mesh),
+            folder=folder,
+            saver=saver,
+            writer=writer,
+            speed=Speed(header.config, recipe.batch_size, progress),
+            preemption=preemption,
+        )
+        del fresh, state  # the loop has them
+        loop.run()
+        saved, params = saver.finish(), to_host(loop.weights())
+        unreadable = total(len(batches.corrupt) + loop.evaluate.corrupt)
+        if not folder.writes:
+            return
+        told: Any = {"preprocessing": header.preprocessing, "labels": header.labels}
+        vit_jax.save(merge(structure, params), folder.path, **told)
+        facts: Any = {"checkpoints": saved, "skipped_images": unreadable}
+        summary = summarize(header.config, progress, loop.speed, **facts)
+        folder.write_json(SUMMARY, summary)
+        print(closing_lines(summary))
+
+
+def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
+    """Test accuracy of a finished run's model, of a checkpoint, or of a run's newest one."""
+    path, mesh = newest(folder.path), make_mesh(**dataclasses.asdict(recipe.mesh))
+    model = vit_jax.load(path, dtype=recipe.dtype, attention=recipe.attention)
+    source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
+    structure, params = split(model)
+    shapes = {name: p.shape for name, p in params.items()}
+    params = place(params, state_shardings(params, shapes, mesh))
+    evaluate = Evaluation(structure, test_batches(recipe, model.config, source, mesh), mesh)
+    accuracy = evaluate(params)
+    print(f"{path}: test accuracy {accuracy:.2%} on {evaluate.seen:,} images")
+    return 0
 
 
 def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
@@ -202,86 +239,17 @@ def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
     )
 
 
-def initial(recipe: Recipe, config: ViTConfig) -> dict[str, Any] | None:
-    """The parameters of the checkpoint that the run starts from, on the host; None: new ones."""
-    if recipe.init is None:
-        return None
-    from parity import read
-
-    ours = Header(config=config, preprocessing=recipe.preprocessing)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        model = new_model(recipe, config)
-        start = to_torch_layout(vit_jax.api.get_state(model))
-        state, transfer = fit(*read(recipe.init), config, start, like=ours)
-        vit_jax.api.set_state(model, to_jax_layout(state, vit_jax.api.names(model)))
-        print(f"from {recipe.init}: {transfer}")
-        return {name: np.asarray(value) for name, value in split(model)[1].items()}
-
-
-def with_teacher(recipe: Recipe, config: ViTConfig, batches: Any) -> Any:
-    """The batches with the teacher's logits, if the recipe has one."""
-    name = recipe.teacher
-    if name is None:
-        return batches
-    if Path(name).suffix in (".npy", ".npz"):
-        teacher: Any = Precomputed(Path(name))
-    elif ":" in name and "://" not in name:
-        from vit_torch.teacher import HostTeacher
-
-        teacher = HostTeacher(name)
-    else:
-        from parity import read
-
-        header, state = read(name)
-        model = vit_jax.api.from_state(header.config, state, dtype=recipe.dtype)
-        teacher = ModelTeacher(model, theirs=header.preprocessing, ours=recipe.preprocessing)
-    return Taught(batches, teacher, config.num_classes)
-
-
-def steps(
-    recipe: Recipe,
-    structure: Any,
-    state: TrainState,
-    batches: Iterable[Any],
-    mesh: Mesh,
-) -> Iterator[tuple[TrainState, dict[str, float]]]:
-    """Runs all steps. Yields means of metrics every `log_every` steps, and the bare step when it is
-    time to evaluate. Nothing moves between host and device but batches in and metrics out."""
-    compiled = jit_train_step(structure, recipe.optim, state, mesh)
-    key = new_key(recipe.seed + 1, mesh)
-    total, pending, clock = recipe.optim.total_steps, [], time.perf_counter()
-    with tqdm(total=total, bar_format=BAR, disable=not (is_first() and sys.stderr.isatty())) as bar:
-        for step, batch in zip(range(1, total + 1), batches, strict=False):
-            with jax.transfer_guard("disallow"):
-                used = {n: batch[n] for n in ("image", "label", "teacher") if n in batch}
-                state, metrics = compiled(state, to_devices(used, mesh), key)
-            pending.append(metrics)
-            bar.update()
-            if step % recipe.log_every == 0 or step == total:
-                values = means(pending, first_step=step - len(pending) + 1)
-                elapsed = time.perf_counter() - clock
-                values |= {
-                    "step": step,
-                    "images_per_second": len(pending) * recipe.batch_size / elapsed,
-                }
-                bar.set_postfix_str(
-                    f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, accuracy "
-                    f"{values['accuracy']:.1%}, {values['images_per_second']:,.0f} images/s"
-                )
-                yield state, values
-                pending, clock = [], time.perf_counter()
-            if step % recipe.eval_every == 0 or step == total:
-                yield state, {"step": step}
-                clock = time.perf_counter()
-
-
 def test_batches(
-    recipe: Recipe, config: ViTConfig, source: Any, batch_size: int, turn: int = 0, turns: int = 1
-) -> Any:
-    """The test split in order, prepared as in training but for augmentation: this host's share."""
+    recipe: Recipe, config: ViTConfig, source: Any, mesh: Mesh | None = None
+) -> Batches:
+    """The test split in order, prepared as in training but for augmentation: this host's share, or
+    without a mesh all."""
+    share, turn, turns = recipe.eval_batch_size, 0, 1
+    if mesh is not None:
+        share, turn, turns = batch_share(recipe.eval_batch_size, mesh)
     return eval_batches(
         source,
-        batch_size=batch_size,
+        batch_size=share,
         shard_index=turn,
         shard_count=turns,
         size=config.image_shape,
@@ -296,34 +264,20 @@ def check_twin(recipe: Recipe, path: Path) -> bool:
     if importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed, so the twin was not checked: pip install 'vitwin[torch]'")
         return True
-    import torch
-
     import parity
-    import vit_torch
+    from parity.predictions import compare_predictions
 
-    jax_model, torch_model = vit_jax.load(path), vit_torch.load(path)
-    apply = partial(
-        jax.jit(lambda structure, params, x: merge(structure, params)(x), static_argnums=0),
-        *split(jax_model),
-    )
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
-    same, seen, right, gap = 0, 0, 0, 0.0
-    for batch in test_batches(recipe, jax_model.config, source, recipe.eval_batch_size):
-        kept = batch["mask"] > 0
-        ours = np.asarray(apply(batch["image"]))[kept]
-        with torch.no_grad():
-            theirs = torch_model(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)).numpy()[kept]
-        same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-        right += int((theirs.argmax(-1) == batch["label"][kept]).sum())
-        seen, gap = seen + int(kept.sum()), max(gap, float(np.abs(ours - theirs).max()))
+    config = read_header(path).config
+    found = compare_predictions(path, test_batches(recipe, config, source))
     print(
-        f"\nPyTorch twin: test accuracy {right / seen:.2%}, the same prediction for "
-        f"{same:,} of {seen:,} images"
+        f"\nPyTorch twin: test accuracy {found.right / found.images:.2%}, the same prediction for "
+        f"{found.same:,} of {found.images:,} images"
     )
-    print(f"largest difference of a logit in float32: {gap:.1e}\n")
+    print(f"largest difference of a logit in float32: {found.gap:.1e}\n")
     report = parity.check(path, level="training", dtype="float64")
     print(parity.render(report))
-    return report.passed and same == seen
+    return report.passed and found.same == found.images
 
 
 def print_next_steps(path: Path) -> None:

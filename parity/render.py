@@ -37,9 +37,9 @@ def first_failure(report: Report) -> str:
     """What failed first, in one line."""
     if not report.gaps:
         return f"{report.subject}: nothing was compared"
-    if report.diagnosis and report.diagnosis.location:
-        return f"{report.subject}: {report.diagnosis.location}"
     gap = report.failures[0]
+    if gap.level != "weights" and report.diagnosis and report.diagnosis.location:
+        return f"{report.subject}: {report.diagnosis.location}"
     return f"{report.subject}: {gap.level} in {gap.dtype}: {_where(gap)}: {_why(gap)}"
 
 

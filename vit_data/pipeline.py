@@ -124,7 +124,8 @@ def train_batches(
     shard_count: int = 1,
     cache: bool | None = None,
 ) -> Batches:
-    """Shuffled, augmented batches: `{"image": float32 (b, h, w, c), "label": int32 (b,)}`.
+    """Shuffled, augmented batches: `{"image": float32 (b, h, w, c), "label": int32 (b,)}`, and
+    `"index": int64 (b,)`, the place of each example in the source.
 
     With Mixup or CutMix the labels are shares of the k classes instead, float32 (b, k), without
     label smoothing. `sizes` are of progressive resizing: (first step after it, side in pixels), in

@@ -126,6 +126,7 @@ class TrainBatch:
                 found = self._reader.readable_from(index)
             image, batch["label"][slot] = found
             batch["image"][slot] = self._change(image, size, policy, rngs.at(*key))
+        batch["index"] = slots.example
         images = batch["image"] = normalise(batch["image"], self._mean, self._std)
         if self._augmentation.erasing:
             rngs = ExampleRng(self._seed, ERASE)

@@ -8,7 +8,11 @@ from vit_data.pipeline import Batches, train_batches
 from vit_data.sources import Source
 from vit_spec import OptimConfig, Preprocessing, ViTConfig
 
-RUN_ONLY = ("out", "overwrite", "distributed", "show_batch")  # fields that do not decide the result
+# Fields that do not decide the result: what to do with the run, and where.
+RUN_ONLY = (
+    *("out", "overwrite", "resume", "allow_change", "eval_only", "profile", "distributed"),
+    "show_batch",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,26 @@ class MeshShape:
             raise ValueError("; ".join(wrong) + " for as many as the others leave")
         if len(wrong) > 1:
             raise ValueError("only one of data, fsdp and tensor can be -1, which is the rest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpointing:
+    """When the state of a run is saved, and what is kept."""
+
+    every: int = 1000
+    """Steps between saves; there is one at the end as well. 0: neither."""
+    keep: int = 3
+    """Newest checkpoints that are kept."""
+    best: bool = True
+    """Save and keep the state of the highest test accuracy too."""
+    on_failure: Literal["continue", "stop"] = "continue"
+    """What training does when a save fails, because the disk is full, say."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.keep < 1:
+            raise ValueError(
+                f"checkpoint.every {self.every} must be at least 0 and keep {self.keep} at least 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +107,29 @@ class Recipe:
     """Processes that decode images; 0: threads of the training process."""
     seed: int = 0
     """Of weights, order, augmentation and dropout."""
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    """Saves to resume from."""
+    skip_nonfinite: int = 0
+    """Steps in all whose loss or gradient may be NaN or infinite: they change nothing. The next one
+    ends the run."""
     out: str | None = None
     """Folder of the run; None: runs/NAME."""
     overwrite: bool = False
     """Replace the run that the folder holds."""
+    resume: bool = False
+    """Continue the run that the folder holds, or start it if there is none."""
+    allow_change: bool = False
+    """Resume with other settings than the run was started with."""
+    eval_only: bool = False
+    """Only evaluate what the folder holds: a finished run's model, else its newest checkpoint."""
+    profile: bool = False
+    """Write a trace of five steps for TensorBoard and Perfetto."""
     show_batch: str | None = None
     """Write a picture of the first training batch, as the model sees it, to this PNG and stop."""
 
     def __post_init__(self) -> None:
-        low = {"batch_size": 1, "eval_batch_size": 1, "eval_every": 1, "log_every": 1, "workers": 0}
+        ones = ("batch_size", "eval_batch_size", "eval_every", "log_every")
+        low = dict.fromkeys(ones, 1) | dict.fromkeys(("workers", "skip_nonfinite"), 0)
         found = [
             f"{n} {getattr(self, n)} must be at least {k}"
             for n, k in low.items()

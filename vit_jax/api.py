@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.options import AttentionKernel, Options, Remat
+from vit_jax.run_weights import is_run_checkpoint, read_run_checkpoint
 from vit_jax.vit import ViT
 from vit_spec import Preprocessing, ViTConfig, checkpoint, resolve
 from vit_spec.layout import State, to_jax_layout, to_torch_layout
@@ -55,10 +56,17 @@ def load(
 ) -> ViT:
     """The model of a checkpoint directory or file; options as in `vit_jax.Options`.
 
+    A checkpoint of an unfinished run, `RUN/checkpoints/STEP`, gives its moving average if it has
+    one, else its parameters.
+
     `param_dtype` None keeps the file's. Raises `FileNotFoundError`, or `ValueError` naming every
     missing, extra and wrong-shaped tensor.
     """
-    header, state = checkpoint.read(path)
+    if is_run_checkpoint(path):
+        header, state = read_run_checkpoint(path)
+        state = to_torch_layout(state)
+    else:
+        header, state = checkpoint.read(path)
     return from_state(header.config, state, param_dtype=param_dtype, **options)
 
 

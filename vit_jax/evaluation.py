@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from vit_jax.functional import Params, merge
 from vit_jax.parallel import to_devices
+from vit_jax.preemption import Preempted, Preemption
 from vit_jax.sharding import replicated
 
 
@@ -19,6 +20,7 @@ class Evaluation:
     """
 
     def __init__(self, structure: Any, batches: Any, mesh: Mesh):
+        self.seen = 0  # images of the last evaluation
         self.batches, self.mesh = batches, mesh
 
         def count(params: Params, images: jax.Array, labels: jax.Array, mask: jax.Array) -> Any:
@@ -28,14 +30,21 @@ class Evaluation:
 
         self.count = jax.jit(count, out_shardings=replicated(mesh))
 
-    def __call__(self, params: Params) -> float:
-        """Share of the images that `params` classify correctly."""
+    def __call__(self, params: Params, *, stop: Preemption | None = None) -> float:
+        """Share of the images that `params` classify correctly.
+
+        Raises `Preempted` as soon as `stop` has a notice.
+        """
         counts = []
         for batch in self.batches:
+            if stop is not None and stop.noticed:
+                self.batches.close()
+                raise Preempted
             with jax.transfer_guard("disallow"):
                 arrays = (batch["image"], batch["label"], batch["mask"])
                 counts.append(self.count(params, *to_devices(arrays, self.mesh)))
         right, seen = np.asarray(jax.device_get(counts), np.float64).sum(axis=0)
+        self.seen = int(seen)
         return float(right / seen)
 
     @property

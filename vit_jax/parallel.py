@@ -21,7 +21,8 @@ from vit_jax.sharding import check_model, over_batch, replicated, state_sharding
 from vit_jax.training import Metrics, TrainState, init_state, make_train_step
 from vit_spec import OptimConfig
 
-Batch = Mapping[str, Array]  # `image`, `label` and, if there is one, `teacher`
+Batch = Mapping[str, Array]
+PARTS = ("image", "label", "teacher")  # of a batch that a step takes, the last if there is one
 Step = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 
 
@@ -75,28 +76,38 @@ def place(state: Any, shardings: Any) -> Any:
     return jax.tree.map(one, state, shardings)
 
 
-def jit_train_step(structure: Any, optim: OptimConfig, state: TrainState, mesh: Mesh) -> Step:
-    """The compiled step `(state, batch, key) -> (state, metrics)`; it donates the state.
+def train_step_on(structure: Any, optim: OptimConfig, mesh: Mesh) -> Step:
+    """One step `(state, batch, key) -> (state, metrics)` over a mesh, to be compiled.
 
-    `state` may be shapes. `key` is the run's: each step draws its own masks from it.
+    `key` is the run's: each step draws its own masks from it.
     """
-    update, shardings = make_train_step(structure, optim), shardings_of(state, mesh)
-    config = merge(structure, state.params).config
-    whole, shared = replicated(mesh), over_batch(mesh)
+    update = make_train_step(structure, optim)
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> Any:
         images, labels = batch["image"], batch["label"]
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            config = merge(structure, state.params).config
             key = jax.random.fold_in(key, state.step)
             masks = sample_masks(config, images.shape[0], key=key)
             return update(state, images, labels, masks, teacher=batch.get("teacher"))
 
+    return train_step
+
+
+def jit_train_step(structure: Any, optim: OptimConfig, state: TrainState, mesh: Mesh) -> Step:
+    """The compiled step of `train_step_on`; it donates the state. `state` may be shapes."""
+    shardings, whole, shared = shardings_of(state, mesh), replicated(mesh), over_batch(mesh)
     return jax.jit(
-        train_step,
+        train_step_on(structure, optim, mesh),
         in_shardings=(shardings, shared, whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
+
+
+def step_arrays(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a batch a step takes."""
+    return {name: batch[name] for name in PARTS if name in batch}
 
 
 def to_devices(batch: Any, mesh: Mesh) -> Any:

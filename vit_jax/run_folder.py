@@ -1,12 +1,16 @@
-"""The folder of a training run: which run it holds, and whether that is finished."""
+"""The folder of a training run: which run it holds, how far that is, and who works in it."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vit_jax.checkpoints import DAMAGED
 from vit_spec.checkpoint import CONFIG, WEIGHTS, replacing
 
 RECIPE, SUMMARY, METRICS, TENSORBOARD = (
@@ -15,47 +19,65 @@ RECIPE, SUMMARY, METRICS, TENSORBOARD = (
     "metrics.jsonl",
     "tensorboard",
 )
-OURS = (RECIPE, SUMMARY, METRICS, TENSORBOARD, WEIGHTS, CONFIG)
+CHECKPOINTS, PROFILE, PREEMPTED, LOCK = "checkpoints", "profile", "PREEMPTED", ".lock"
+BAD_BATCH = "bad_batch_step{}.npz"
+OURS = (
+    *(RECIPE, SUMMARY, METRICS, TENSORBOARD, WEIGHTS, CONFIG),
+    *(CHECKPOINTS, DAMAGED, PROFILE, PREEMPTED, BAD_BATCH.format("*")),
+)
+
+
+class InUseError(OSError):
+    """Another program works in the folder."""
 
 
 class RunFolder:
-    """One run in one folder."""
+    """One run in one folder. Of several processes of a run only the first one `writes`."""
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], *, writes: bool = True):
+        self.path, self.writes = Path(path), writes
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / CHECKPOINTS
 
     def finished(self, recipe: Mapping[str, Any]) -> bool:
         """The folder holds a complete run of exactly this recipe."""
-        saved = self.path / RECIPE
-        if not (self.path / SUMMARY).is_file() or not saved.is_file():
+        if not (self.path / SUMMARY).is_file() or not (self.path / RECIPE).is_file():
             return False
-        return json.loads(saved.read_text()) == json.loads(json.dumps(recipe))
+        return not differences(self.read_json(RECIPE), recipe)
 
-    def claim(self, recipe: Mapping[str, Any], *, overwrite: bool) -> None:
-        """Starts a run here. Raises `FileExistsError` if the folder holds another one."""
+    @contextlib.contextmanager
+    def claimed(
+        self, recipe: Mapping[str, Any], *, overwrite: bool, resume: bool, allow_change: bool
+    ) -> Iterator[None]:
+        """The folder is this program's within the block, and holds a run of `recipe`.
+
+        `overwrite` removes what was there, else `resume` keeps it. Raises `InUseError`, naming the
+        program that works in it; `FileExistsError` if it holds another run, or one and neither is
+        asked for; `ValueError` if the run to resume has another recipe.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(
                 f"{self.path} is a file; a run needs a folder: give another --out"
             )
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not overwrite:
-                state = (
-                    "a finished run of another recipe"
-                    if (self.path / SUMMARY).exists()
-                    else "an unfinished run"
-                )
-                if not (self.path / RECIPE).exists():
-                    state = "other files"
-                raise FileExistsError(
-                    f"{self.path} already holds {state}: give another folder with --out, "
-                    f"or --overwrite to replace it"
-                )
-            self._clear()
+        self._check_ours()
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json(RECIPE, recipe)
+        with self._locked():
+            if (self.path / RECIPE).exists() and not overwrite:
+                self._check_resumable(recipe, resume=resume, allow_change=allow_change)
+            else:
+                self._clear()
+            (self.path / SUMMARY).unlink(missing_ok=True)
+            (self.path / PREEMPTED).unlink(missing_ok=True)
+            self.write_json(RECIPE, recipe)
+            yield
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """A JSON file, complete or not there at all."""
+        if not self.writes:
+            return
         with replacing(self.path / name) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -63,11 +85,75 @@ class RunFolder:
         """The content of a JSON file."""
         return json.loads((self.path / name).read_text())
 
+    def _check_ours(self) -> None:
+        """Raises `FileExistsError` for a folder of something else."""
+        found = self.path.is_dir() and {entry.name for entry in self.path.iterdir()} - {LOCK}
+        if found and RECIPE not in found:
+            raise FileExistsError(
+                f"{self.path} already holds other files: give another folder with --out"
+            )
+
+    def _check_resumable(
+        self, recipe: Mapping[str, Any], *, resume: bool, allow_change: bool
+    ) -> None:
+        changed = differences(self.read_json(RECIPE), recipe)
+        state = "a finished run" if (self.path / SUMMARY).exists() else "an unfinished run"
+        if not resume:
+            which = "of another recipe" if changed else "of this recipe"
+            hint = "" if changed else "--resume continues it; "
+            raise FileExistsError(
+                f"{self.path} already holds {state} {which}: {hint}give another folder with --out, "
+                f"or --overwrite to replace it"
+            )
+        if changed and not allow_change:
+            raise ValueError(
+                f"the recipe is not the one that the run in {self.path} was started with:\n"
+                + "\n".join(f"  {line}" for line in changed)
+                + "\nSet these back, or accept them with --allow-change"
+            )
+        if changed:
+            print("the recipe has changed:\n" + "\n".join(f"  {line}" for line in changed))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds the lock; the system takes it back when the process ends, however it does."""
+        with (self.path / LOCK).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise InUseError(
+                    f"{self.path} is in use by {file.read().strip() or 'another program'}: wait "
+                    f"for it, or give another folder with --out"
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+
     def _clear(self) -> None:
         """Removes what runs write, and nothing else."""
-        for name in OURS:
-            target = self.path / name
+        for target in [found for name in OURS for found in self.path.glob(name)]:
             if target.is_dir():
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """`field: old -> new` for each field of two nested dicts of JSON values that differs."""
+    if name == "":
+        new = json.loads(json.dumps(new))
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [f"{name}: {_shown(old)} -> {_shown(new)}"]
+    return [
+        line
+        for key in {**old, **new}
+        for line in differences(
+            old.get(key, ...), new.get(key, ...), f"{name}.{key}".removeprefix(".")
+        )
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is ... else repr(value)

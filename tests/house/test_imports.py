@@ -12,7 +12,7 @@ OURS = {"vit_spec", "vit_data", "vit_jax", "vit_torch", "parity"}
 ALLOWED = {
     "vit_spec": {"numpy", "ml_dtypes", "safetensors"},
     "vit_data": {"vit_spec", "numpy", "PIL", "grain", "tensorflow_datasets", "sklearn", "absl"},
-    "vit_jax": {"vit_spec", "numpy", "jax", "flax", "optax", "tensorboardX"},
+    "vit_jax": {"vit_spec", "numpy", "jax", "flax", "optax", "orbax", "tensorboardX", "tqdm"},
     "vit_torch": {"vit_spec", "numpy", "torch", "ml_dtypes"},
     "parity": {
         *("vit_spec", "vit_jax", "vit_torch", "numpy", "ml_dtypes", "jax", "flax", "optax"),

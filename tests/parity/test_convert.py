@@ -106,7 +106,10 @@ def test_the_command_check_returns_0_for_equal_and_1_for_different_files(
         (["check", "runs/nope"], "no file or directory runs/nope; unknown variant 'runs/nope'"),
         (["check", "B/17"], "did you mean B/16"),
         (["check", "b/16"], "did you mean B/16"),
-        (["convert", "x.safetensors", "x", "--model", "m/config.jso"], "no file or directory m/"),
+        (
+            ["convert", "x.bin", "x", "--from", "timm", "--model", "m/c.jso"],
+            "no file or directory m/",
+        ),
         (["check", "no/such/dir"], "no/such/dir does not exist"),
         (["inspect", "nothing.safetensors"], "nothing.safetensors does not exist"),
         (["inspect", "weights.zip"], "no known format"),

@@ -1,5 +1,7 @@
 """Starting from a checkpoint: what is taken, resampled, new; teachers of every kind."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,11 @@ import parity
 import train
 import vit_jax
 from parity.inputs import random_state
+from parity.starting import initial_params
 from tests.twin_models import TINY, images, relative_gap
 from vit_data.recipe import Recipe
 from vit_jax.distillation import ModelTeacher, Precomputed, Taught
+from vit_jax.functional import merge, split
 from vit_spec import Header, OptimConfig, Preprocessing, parameters
 from vit_spec.finetuning import fit
 from vit_torch.teacher import HostTeacher
@@ -26,7 +30,9 @@ def checkpoint(tmp_path):
 
 def test_a_larger_image_and_other_classes_keep_the_trunk(checkpoint, tmp_path, capsys):
     config = TINY.replace(image_size=48, num_classes=3)
-    model = train.new_model(Recipe(model=config, init=str(checkpoint)), config)
+    new = partial(train.new_model, Recipe(model=config), config)
+    params = initial_params(str(checkpoint), new, Header(config=config))
+    model = merge(split(new())[0], params)
     source = vit_jax.load(tmp_path / "ours")
     x = images(config).astype(np.float32)
     assert relative_gap(model.features(x), source.features(x)) < 1e-5

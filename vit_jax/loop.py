@@ -1,0 +1,203 @@
+"""The training loop: one compiled step after the other, and what happens between them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from vit_jax.evaluation import Evaluation
+from vit_jax.metrics import MetricsWriter, Values, Window
+from vit_jax.nonfinite import NotFiniteError, explain, guarded
+from vit_jax.parallel import new_key, shardings_of, step_arrays, to_devices, train_step_on
+from vit_jax.preemption import Preempted, Preemption
+from vit_jax.progress import Progress, Speed, shown
+from vit_jax.run_folder import BAD_BATCH, PROFILE, RunFolder
+from vit_jax.saver import Saver
+from vit_jax.sharding import over_batch, replicated
+from vit_jax.training import TrainState
+from vit_spec import Header
+
+BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
+PROFILED = 5  # steps of a trace
+WARM = 3  # steps before it
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """A run's parts, and `state`, which `run` brings to the last step."""
+
+    recipe: Any  # of `vit_data`, which this package does not import
+    header: Header
+    structure: Any
+    mesh: Mesh
+    state: TrainState
+    progress: Progress
+    batches: Iterator[Any]
+    evaluate: Evaluation
+    folder: RunFolder
+    saver: Saver
+    writer: MetricsWriter
+    speed: Speed
+    preemption: Preemption
+
+    def run(self) -> None:
+        """All steps that are left. Nothing moves between host and device but batches and metrics.
+
+        Raises `Preempted` after saving, `NotFiniteError` naming step, tensor and examples, and
+        `SaveError` if that is to end the run.
+        """
+        progress, recipe = self.progress, self.recipe
+        total = recipe.optim.total_steps
+        compiled = self._compile()
+        self._key = new_key(recipe.seed + 1, self.mesh)
+        skipped = jax.jit(jnp.int32, out_shardings=replicated(self.mesh))(progress.skipped)
+        self._window = Window(progress.pending, self._on_nonfinite)
+        quiet = not (self.folder.writes and sys.stderr.isatty())
+        with (
+            tqdm(total=total, initial=progress.step, bar_format=BAR, disable=quiet) as self._bar,
+            self._profiler() as profile,
+        ):
+            self._between()  # what was left to do when the run ended here
+            while progress.step < total:
+                profile(progress.step)
+                with self.speed.waiting():
+                    batch = next(self.batches)
+                if progress.step == 0:
+                    self.writer.images("train", batch["image"][:16], self.header.preprocessing)
+                with jax.transfer_guard("disallow"):
+                    self.state, skipped, metrics = compiled(
+                        self.state, skipped, to_devices(step_arrays(batch), self.mesh), self._key
+                    )
+                progress.step += 1
+                self._bar.update()
+                self._window.add(progress.step, batch, metrics)
+                self.speed.step()
+                if self._due(recipe.log_every):
+                    self._line()
+                self._between()
+
+    def _compile(self) -> Any:
+        step = train_step_on(self.structure, self.recipe.optim, self.mesh)
+        shardings = shardings_of(self.state, self.mesh)
+        whole, shared = replicated(self.mesh), over_batch(self.mesh)
+        return jax.jit(
+            guarded(step, self.recipe.skip_nonfinite),
+            in_shardings=(shardings, whole, shared, whole),
+            out_shardings=(shardings, whole, whole),
+            donate_argnums=(0, 1),
+        )
+
+    def _due(self, every: int) -> bool:
+        step = self.progress.step
+        return bool(every) and (step % every == 0 or step == self.recipe.optim.total_steps)
+
+    def _line(self) -> None:
+        """Writes a line of metrics."""
+        values, rates = self._window.means(), self.speed.line()
+        self.writer.write(self.progress.step, values | rates)
+        self.saver.poll()
+        texts = [f"loss {values['loss']:.3f}, lr {values['lr']:.1e}"] if values else []
+        self._bar.set_postfix_str(", ".join(texts + [shown(rates)] if rates else texts))
+
+    def _between(self) -> None:
+        """Evaluates and saves if it is time, after `progress.step` steps."""
+        progress, keep, accuracy, better = self.progress, self.recipe.checkpoint, None, False
+        if self.preemption.at(progress.step):
+            self._end_early()
+        if self._due(self.recipe.eval_every) and progress.evaluated < progress.step:
+            accuracy = self._test()
+            better = progress.note(accuracy, self.evaluate.seen)
+        if progress.step and (self._due(keep.every) or (better and keep.best)):
+            self._settle()
+            self.saver.save(self.state, progress, self.writer, accuracy=accuracy)
+
+    def _test(self) -> float:
+        """The test accuracy, written and printed."""
+        step = self.progress.step
+        try:
+            with self.speed.paused():
+                accuracy = self.evaluate(self.weights(), stop=self.preemption)
+        except Preempted:
+            self._end_early()
+        self.writer.write(step, {"test_accuracy": accuracy})
+        rates = shown(self.speed.total())
+        speed = f"; {rates}, {self._left()} left" if rates else ""
+        tqdm.write(f"step {step:,}: test accuracy {accuracy:.2%}{speed}")
+        return accuracy
+
+    def _settle(self) -> None:
+        self._window.settle()
+        self.progress.pending = self._window.pending
+
+    def _end_early(self) -> NoReturn:
+        self._settle()
+        self.saver.save_now(self.state, self.progress, self.writer)
+        raise Preempted(f"preempted: saved after step {self.progress.step:,}")
+
+    def weights(self) -> Any:
+        """What is evaluated and kept: the moving average, else the parameters."""
+        return self.state.ema or self.state.params
+
+    def _left(self) -> str:
+        """The time of the steps that are left, as h:mm:ss."""
+        p = self.progress
+        left = (self.recipe.optim.total_steps - p.step) * p.seconds / max(p.timed, 1)
+        return f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}"
+
+    def _on_nonfinite(self, step: int, batch: Any, values: Values) -> None:
+        """Keeps the batch of a step that is not finite; ends the run beyond the limit."""
+        limit, count = self.recipe.skip_nonfinite, int(values["skipped"])
+        self.progress.skipped = count
+        name = BAD_BATCH.format(step)
+        if self.folder.writes:
+            np.savez(self.folder.path / name, allow_pickle=False, **batch)
+        text = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}"
+        if count <= limit:
+            tqdm.write(f"{text}; skipped ({count} of at most {limit}), its batch is in {name}")
+            return
+        finite = np.isfinite(batch["image"]).reshape(len(batch["image"]), -1).all(axis=1)
+        cause = explain(
+            self.structure,
+            self.state,
+            to_devices(step_arrays(batch), self.mesh),
+            self._key,
+            self.recipe.optim,
+            bad_images=np.flatnonzero(~finite).tolist(),
+        )
+        raise NotFiniteError(
+            f"{text}: {cause}. Its batch is in {self.folder.path / name}, of the training examples "
+            f"{batch['index'].tolist()}. Nothing was saved of this step. Lower --optim.lr, "
+            "lengthen --optim.warmup-steps, set --optim.clip-norm, or allow some such steps with "
+            "--skip-nonfinite"
+        )
+
+    @contextmanager
+    def _profiler(self) -> Iterator[Any]:
+        """Traces some steps; call what it yields with the number of steps done."""
+        folder, total = str(self.folder.path / PROFILE), self.recipe.optim.total_steps
+        first = min(self.progress.step + WARM, total - 1)
+        running = False
+
+        def at(step: int) -> None:
+            nonlocal running
+            if not self.recipe.profile or step not in (first, first + PROFILED):
+                return
+            self._window.settle()
+            if running:
+                jax.profiler.stop_trace()
+            else:
+                jax.profiler.start_trace(folder)
+            running = not running
+
+        try:
+            yield at
+        finally:
+            if running:
+                jax.profiler.stop_trace()

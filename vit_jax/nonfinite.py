@@ -1,0 +1,102 @@
+"""Steps whose loss or gradient is NaN or infinite: they change nothing, and are explained.
+
+The step itself only looks at two numbers. What went wrong is computed again when it has.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vit_jax.functional import Params, merge
+from vit_jax.masks import sample_masks
+from vit_jax.training import Metrics, TrainState, costs
+from vit_spec import OptimConfig
+from vit_spec.parameters import parameters
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss or a gradient became NaN or infinite."""
+
+
+def guarded(update: Callable[..., tuple[TrainState, Metrics]], limit: int) -> Callable[..., Any]:
+    """`(state, skipped, *batch) -> (state, skipped, metrics)` around a training step.
+
+    Where loss or gradient norm is not finite, `skipped` (int32) grows by one and parameters,
+    moments and average stay; counts go on, so schedule and data keep in step. Beyond `limit` all
+    stays, in later steps too: that state is the one before the step that failed. `metrics` has
+    `finite` and `skipped` as well.
+    """
+
+    def step(state: TrainState, skipped: Array, *batch: Any) -> tuple[TrainState, Array, Metrics]:
+        new, metrics = update(state, *batch)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        skipped = skipped + jnp.where(finite, 0, 1)
+        running = skipped <= limit
+
+        def choose(new: Array, old: Array) -> Array:
+            floating = jnp.issubdtype(new.dtype, jnp.floating)
+            return jnp.where(finite & running if floating else running, new, old)
+
+        state = jax.tree.map(choose, new, state)
+        return state, skipped, metrics | {"finite": finite, "skipped": skipped}
+
+    return step
+
+
+def explain(
+    structure: Any,
+    state: TrainState,
+    batch: Mapping[str, Array],
+    key: Array,
+    optim: OptimConfig,
+    *,
+    bad_images: list[int],
+) -> str:
+    """What is not finite, in the order of the computation: parameters, images, layers, gradients.
+
+    `key` is the run's. Layers are computed without dropout. `batch` is what the step got;
+    `bad_images` are the places of images that are not finite themselves.
+    """
+    params, images = state.params, batch["image"]
+    broken = _bad(params, params)
+    found = [f"parameters {_some(broken)}"] if broken else []
+    found += [f"images of the batch {_some(bad_images)}"] if bad_images else []
+    order: list[str] = []
+
+    def forward(params: Params, images: Array) -> dict[str, Array]:
+        points = dict(merge(structure, params).points(images))
+        order.extend(points)  # a compiled function returns them sorted by name
+        return points
+
+    layers = _bad(jax.jit(forward)(params, images), order)
+    found += [f"in the forward pass first {layers[0]}"] if layers else []
+
+    def objective(params: Params) -> Array:
+        config = merge(structure, params).config
+        masks = sample_masks(config, len(images), key=jax.random.fold_in(key, state.step))
+        model, teacher = merge(structure, params), batch.get("teacher")
+        return costs(model, images, batch["label"], masks, teacher, optim)[1].mean()
+
+    grads = _bad(jax.jit(jax.grad(objective))(params), _module_order(structure, params))
+    if grads:  # the last layer's gradient is the first that is computed
+        found.append(f"gradients of {len(grads)} of {len(params)} parameters, first {grads[-1]}")
+    return "; ".join(found) or "all gradients are finite, but not their norm: they are too large"
+
+
+def _bad(tree: Mapping[str, Array], order: Iterable[str]) -> list[str]:
+    finite = jax.device_get({name: jnp.isfinite(x).all() for name, x in tree.items()})
+    return [name for name in order if not finite[name]]
+
+
+def _module_order(structure: Any, params: Params) -> list[str]:
+    """Names of the parameters from the images to the logits."""
+    modules = [name.rpartition(".")[0] for name in parameters(merge(structure, params).config)]
+    return sorted(params, key=lambda name: modules.index(name.rpartition(".")[0]))
+
+
+def _some(names: list[Any]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(str, names[:5])) + more

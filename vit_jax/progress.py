@@ -1,0 +1,122 @@
+"""How far a run is and how fast: what its checkpoints carry beside the state, and its speed."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from vit_spec import ViTConfig
+from vit_spec.flops import peak_flops, train_flops
+
+
+@dataclass
+class Progress:
+    """JSON values that a checkpoint carries, so that a resumed run is the one that went on."""
+
+    step: int = 0
+    """Updates done."""
+    skipped: int = 0
+    """Of these, updates that were not finite and changed nothing."""
+    accuracy: float | None = None
+    """Test accuracy of the last evaluation."""
+    test_images: int = 0
+    """Images that it is of."""
+    evaluated: int = 0
+    """Step of the last evaluation."""
+    best_accuracy: float | None = None
+    """Highest test accuracy so far."""
+    best_step: int = 0
+    """Step that had it."""
+    seconds: float = 0.0
+    """Time of all steps so far, without evaluation and compilation."""
+    waited: float = 0.0
+    """Of that, time in which the next batch was waited for."""
+    timed: int = 0
+    """Steps that `seconds` is of."""
+    resumes: int = 0
+    """How often the run was continued."""
+    pending: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of the steps since the last line."""
+
+    def note(self, accuracy: float, images: int) -> bool:
+        """Takes the result of an evaluation; whether it is the best so far."""
+        self.accuracy, self.test_images, self.evaluated = accuracy, images, self.step
+        if self.best_accuracy is not None and accuracy <= self.best_accuracy:
+            return False
+        self.best_accuracy, self.best_step = accuracy, self.step
+        return True
+
+
+class Speed:
+    """Images a second, share of the peak that the model's products use (MFU), share of waiting.
+
+    MFU is defined in https://arxiv.org/abs/2204.02311, appendix B; left out where the devices' peak
+    is not known. It is that of bfloat16, whatever the run computes in.
+    """
+
+    def __init__(self, config: ViTConfig, batch_size: int, progress: Progress):
+        self._images, self._progress = batch_size, progress
+        devices = jax.devices()
+        peak = peak_flops(devices[0].device_kind)
+        self._of_peak = train_flops(config) / (peak * len(devices)) if peak else None
+        self._before: tuple[float, float, int] = (0.0, 0.0, 0)
+        self._clock: float | None = None  # None: the first step, which compiles
+        self._line()
+
+    def step(self) -> None:
+        """Counts one step that has been dispatched."""
+        p, now = self._progress, time.perf_counter()
+        if self._clock is not None:
+            p.seconds, p.timed = p.seconds + now - self._clock, p.timed + 1
+        self._clock = now
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The next batch is waited for."""
+        start = time.perf_counter()
+        yield
+        if self._clock is not None:
+            self._progress.waited += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Something else than training happens."""
+        start = time.perf_counter()
+        yield
+        if self._clock is not None:
+            self._clock += time.perf_counter() - start
+
+    def line(self) -> dict[str, float]:
+        """Of the steps since the last call; empty without any."""
+        p, (seconds, waited, timed) = self._progress, self._before
+        self._line()
+        return self._rates(p.seconds - seconds, p.waited - waited, p.timed - timed)
+
+    def total(self) -> dict[str, float]:
+        """Of the whole run, also before it was resumed."""
+        p = self._progress
+        return self._rates(p.seconds, p.waited, p.timed)
+
+    def _line(self) -> None:
+        p = self._progress
+        self._before = (p.seconds, p.waited, p.timed)
+
+    def _rates(self, seconds: float, waited: float, steps: int) -> dict[str, Any]:
+        if not steps or seconds <= 0:
+            return {}
+        rate = steps * self._images / seconds
+        mfu = {} if self._of_peak is None else {"mfu": rate * self._of_peak}
+        return {"images_per_second": rate, "data_wait": waited / seconds, **mfu}
+
+
+def shown(rates: dict[str, float]) -> str:
+    """`1,234 images/s, 40.0% MFU, 1% waiting for data`."""
+    forms = {
+        "images_per_second": "{:,.0f} images/s",
+        "mfu": "{:.1%} MFU",
+        "data_wait": "{:.0%} waiting for data",
+    }
+    return ", ".join(forms[name].format(rates[name]) for name in forms if name in rates)
