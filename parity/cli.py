@@ -14,7 +14,7 @@ from parity import conversion_outputs as outputs
 from parity.certificate import certificate
 from parity.certificate_file import beside, to_json, writable, write_text
 from parity.certificate_file import read as read_certificate
-from parity.convert import FORMATS, convert, inspect
+from parity.convert import FORMATS, TARGETS, convert, inspect
 from parity.memory import return_freed_memory
 from parity.report import LEVELS
 from parity.verify import verify
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from content"
     )
     conversion.add_argument(
-        "--to", dest="target", choices=FORMATS, help="format of DST; default: told from the path"
+        "--to", dest="target", choices=TARGETS, help="format of DST; default: told from the path"
     )
     conversion.add_argument(
         "--model",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import containers, foreign
+from parity import containers, foreign, orbax
 from parity.certificate import sha256
 from parity.certificate_file import FORMAT, PARTS, beside, write
 from parity.environment import now, versions
@@ -147,7 +147,9 @@ def some(problems: list[str]) -> str:
 
 
 def file_of(path: Path, part: str) -> Path:
-    """One file of a checkpoint."""
+    """One file of a checkpoint; of a run's step the one with the digests of its tensors."""
+    if part == "weights" and orbax.is_step(path):
+        return path / orbax.SEAL
     if part == "weights" and path.is_dir() and not (path / PARTS[part]).is_file():
         return foreign.weights_file(path)
     return path / PARTS[part] if path.is_dir() else path

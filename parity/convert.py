@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from parity import conversion_outputs as outputs
-from parity import foreign
+from parity import foreign, orbax
 from parity.containers.hub import downloaded, is_address, names_file
 from parity.containers.names import SUFFIXES
 from parity.conversion import certify, certify_foreign
@@ -27,7 +27,9 @@ from vit_spec.variants import get_if_no_path
 FORMATS = {
     "vitwin": "directory with model.safetensors and config.json, which both twins load",
     "safetensors": "one safetensors file in PyTorch's layout, its config in the metadata",
+    orbax.FORMAT: orbax.ABOUT,
 } | {name: format.about for name, format in FOREIGN.items()}
+TARGETS = tuple(name for name in FORMATS if name != orbax.FORMAT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,8 @@ def convert(
     tools ignore: both twins load it, too.
 
     Args:
-        src: a directory or a file of one of `FORMATS`, or `hf://ORG/NAME[@REVISION][/FILE]`.
+        src: a directory or a file of one of `FORMATS`, or `hf://ORG/NAME[@REVISION][/FILE]`; of a
+            run that is not finished, `RUN/checkpoints/STEP`.
         dst: a directory (`vitwin`) or a `.safetensors` file; must not exist as the other kind.
         source: a format's name; None: told from the content.
         target: a format's name; None: `vitwin` for a directory, `safetensors` for such a file.
@@ -79,16 +82,16 @@ def convert(
     """
     address, src, dst = os.fspath(src), located(src), local(dst)
     source, target = source or told(src), target or format_of(dst)
-    for name in (source, target):
-        if name not in FORMATS:
-            raise ValueError(unknown_name("format", name, FORMATS))
+    for name, known in ((source, FORMATS), (target, TARGETS)):
+        if name not in known:
+            raise ValueError(unknown_name("format", name, known))
     if dst.resolve() == src.resolve():
         raise ValueError(f"source and target are both {src}: choose another target")
     formats, parts = (source, target), {"weights"}
     with foreign.opened_as(src, source, _said(src, source, model)) as opened:
         header = opened.header
         reason = _reason(header, verify and certificate)
-        if target == "vitwin" and source not in FOREIGN and training_state.has_training(src):
+        if target == source == "vitwin" and training_state.has_training(src):
             state = checkpoint.read_tensors(checkpoint.weights_file(src))
             training_state.write(dst, training_state.read_beside(src, header, state))
             parts.add("training")
@@ -96,7 +99,7 @@ def convert(
             foreign.write(dst, target, opened)
     if certificate:
         more = _more(address, src, dst, formats, header, reason)
-        if set(formats) & set(FOREIGN):
+        if not set(formats) <= set(foreign.OURS):
             _agreed(certify_foreign(src, dst, formats, header, more), more)
         else:
             _agreed(certify(src, dst, formats, header, parts, more), more)
@@ -128,7 +131,7 @@ def inspect(path: str | os.PathLike[str]) -> Summary:
     kind = told(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    if kind in FOREIGN:
+    if kind not in foreign.OURS:
         with foreign.opened_as(path, kind, None) as opened:
             shapes = parameters(opened.header.config)
             kinds = {n: (str(opened.dtypes[n]), shape) for n, shape in shapes.items()}
@@ -214,6 +217,8 @@ def told(path: Path) -> str:
     """The format of a checkpoint that exists, from its content; ours if nothing else is named."""
     if not path.exists() and path.suffix in SUFFIXES:
         raise FileNotFoundError(f"{path} does not exist")
+    if orbax.is_step(path):
+        return orbax.FORMAT
     if not path.exists() or foreign.is_ours(path):
         return format_of(path)
     try:
@@ -230,7 +235,7 @@ def _said(
     """The header that `model` gives. Raises `ValueError` if a file of ours needs one."""
     if model is not None:
         return _header(model)
-    if source in FOREIGN:
+    if source not in foreign.OURS:
         return None  # read with the tensors
     try:
         checkpoint.read_header(src)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import containers
+from parity import containers, orbax
 from parity.containers.blocks import contiguous
 from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
@@ -77,6 +77,11 @@ def opened_as(path: Path, format: str, header: Header | None) -> Iterator[Source
 
     Raises `ValueError` for missing, extra and wrong-shaped tensors, all in one message.
     """
+    if format == orbax.FORMAT:
+        header, state = orbax.read(path)
+        found = {name: array.dtype for name, array in state.items()}
+        yield Source(header=header, dtypes=found, read=state.__getitem__, lines=None)
+        return
     if format in OURS:
         if header is None:
             header = checkpoint.read_header(path)
@@ -164,7 +169,7 @@ def write(dst: Path, format: str, source: Source) -> None:
 
 def ignored(path: Path, format: str) -> list[str]:
     """Names in a checkpoint that are no part of the model, and entries that its kind leaves out."""
-    if format in OURS:
+    if format not in FOREIGN:
         return []
     with containers.opened(path) as opened:
         given = _given(path, opened)

@@ -11,7 +11,6 @@ from parity import conversion_outputs as outputs
 from parity.certificate import SIDES, certificate, sha256
 from parity.conversion import PACKAGES, differences, file_of, reading, some
 from parity.environment import versions
-from parity.formats import FOREIGN
 from parity.report import Report
 from vit_spec import Header, ViTConfig
 from vit_spec.training_state import digest
@@ -172,13 +171,12 @@ def _conversion(path: Path, content: dict[str, Any], model: Any, against: Any) -
             found = sha256(file) if file.is_file() else NONE
             changes += _changed(f"{name}.{part}.sha256", recorded, found, matters=True)
     formats = (content["source"]["format"], content["target"]["format"])
-    if set(formats) & set(FOREIGN):
+    if not set(formats) <= set(foreign.OURS):
         header = Header.from_json(content.get("header", ""), where=f"the header of {path}")
         problems, digested, _ = foreign.compared(source, target, formats, header)
         changes += _changed("state_sha256", content["state_sha256"], digested, matters=True)
         changes += _changed("tensors.weights", "", some(problems), matters=True)
-        content = content | {"tensors": {}}
-    for part in content["tensors"]:
+    for part in content["tensors"] if set(formats) <= set(foreign.OURS) else ():
         with reading(source, part) as ours, reading(target, part) as theirs:
             if part == "weights":
                 recorded = content["state_sha256"]
