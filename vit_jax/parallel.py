@@ -88,7 +88,8 @@ def train_step_on(structure: Any, optim: OptimConfig, mesh: Mesh) -> Step:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             config = merge(structure, state.params).config
             key = jax.random.fold_in(key, state.step)
-            masks = sample_masks(config, images.shape[0], key=key)
+            grid = config.grid_of(*images.shape[1:3])  # of this step: images may grow
+            masks = sample_masks(config, images.shape[0], key=key, grid=grid)
             return update(state, images, labels, masks, teacher=batch.get("teacher"))
 
     return train_step
