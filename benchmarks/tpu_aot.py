@@ -29,7 +29,8 @@ from jax.experimental import topologies
 
 import vit_jax
 from benchmarks.hlo import collectives, gathers
-from vit_jax.parallel import abstract_state, jit_train_step, shardings_of
+from vit_jax.nonfinite import jit_guarded_step
+from vit_jax.parallel import abstract_state, shardings_of
 from vit_jax.sharding import check_batch_size, check_model, make_mesh, over_batch, replicated
 from vit_spec import OptimConfig, get, parameters
 
@@ -98,9 +99,10 @@ def compile_step(model: str, topology: str) -> tuple[Any, Any, tuple[int, int, i
     images = at(jax.ShapeDtypeStruct(image_shape, jnp.float32), over_batch(mesh))
     labels = at(jax.ShapeDtypeStruct((batch,), jnp.int32), over_batch(mesh))
     key = at(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
-    step: Any = jit_train_step(structure, optim, shapes, mesh)
+    skipped = at(jax.ShapeDtypeStruct((), jnp.int32), replicated(mesh))
+    step: Any = jit_guarded_step(structure, optim, shapes, mesh, limit=0)
     return (
-        step.lower(state, {"image": images, "label": labels}, key).compile(),
+        step.lower(state, skipped, {"image": images, "label": labels}, key).compile(),
         config,
         numbers,
         batch,

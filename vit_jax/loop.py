@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from vit_jax.evaluation import Evaluation
 from vit_jax.metrics import MetricsWriter, Values, Window
-from vit_jax.nonfinite import NotFiniteError, explain, guarded
-from vit_jax.parallel import new_key, shardings_of, step_arrays, to_devices, train_step_on
+from vit_jax.nonfinite import NotFiniteError, explain, jit_guarded_step
+from vit_jax.parallel import new_key, step_arrays, to_devices
 from vit_jax.preemption import Preempted, Preemption
 from vit_jax.progress import Progress, Speed, shown
 from vit_jax.run_folder import BAD_BATCH, PROFILE, RunFolder
 from vit_jax.saver import Saver
-from vit_jax.sharding import over_batch, replicated
+from vit_jax.sharding import replicated
 from vit_jax.training import TrainState
 from vit_spec import Header
 
@@ -55,7 +55,9 @@ class Loop:
         """
         progress, recipe = self.progress, self.recipe
         total = recipe.optim.total_steps
-        compiled = self._compile()
+        compiled = jit_guarded_step(
+            self.structure, recipe.optim, self.state, self.mesh, limit=recipe.skip_nonfinite
+        )
         self._key = new_key(recipe.seed + 1, self.mesh)
         skipped = jax.jit(jnp.int32, out_shardings=replicated(self.mesh))(progress.skipped)
         self._window = Window(progress.pending, self._on_nonfinite)
@@ -82,17 +84,6 @@ class Loop:
                 if self._due(recipe.log_every):
                     self._line()
                 self._between()
-
-    def _compile(self) -> Any:
-        step = train_step_on(self.structure, self.recipe.optim, self.mesh)
-        shardings = shardings_of(self.state, self.mesh)
-        whole, shared = replicated(self.mesh), over_batch(self.mesh)
-        return jax.jit(
-            guarded(step, self.recipe.skip_nonfinite),
-            in_shardings=(shardings, whole, shared, whole),
-            out_shardings=(shardings, whole, whole),
-            donate_argnums=(0, 1),
-        )
 
     def _due(self, every: int) -> bool:
         step = self.progress.step

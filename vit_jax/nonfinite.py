@@ -9,9 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 
 from vit_jax.functional import Params, merge
 from vit_jax.masks import sample_masks
+from vit_jax.parallel import shardings_of, train_step_on
+from vit_jax.sharding import over_batch, replicated
 from vit_jax.training import Metrics, TrainState, costs
 from vit_spec import OptimConfig
 from vit_spec.parameters import parameters
@@ -44,6 +47,20 @@ def guarded(update: Callable[..., tuple[TrainState, Metrics]], limit: int) -> Ca
         return state, skipped, metrics | {"finite": finite, "skipped": skipped}
 
     return step
+
+
+def jit_guarded_step(
+    structure: Any, optim: OptimConfig, state: TrainState, mesh: Mesh, *, limit: int
+) -> Callable[..., Any]:
+    """The compiled step of a run, `(state, skipped, batch, key) -> (state, skipped, metrics)`: that
+    of `train_step_on`, guarded. It donates `state` and `skipped`; `state` may be shapes here."""
+    shardings, whole, shared = shardings_of(state, mesh), replicated(mesh), over_batch(mesh)
+    return jax.jit(
+        guarded(train_step_on(structure, optim, mesh), limit),
+        in_shardings=(shardings, whole, shared, whole),
+        out_shardings=(shardings, whole, whole),
+        donate_argnums=(0, 1),
+    )
 
 
 def explain(
