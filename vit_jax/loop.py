@@ -146,9 +146,10 @@ class Loop:
         """Keeps the batch of a step that is not finite; ends the run beyond the limit."""
         limit, count = self.recipe.skip_nonfinite, int(values["skipped"])
         self.progress.skipped = count
-        name = BAD_BATCH.format(step)
-        if self.folder.writes:
-            np.savez(self.folder.path / name, allow_pickle=False, **batch)
+        alone = jax.process_count() == 1
+        name = BAD_BATCH.format(step if alone else f"{step}_process{jax.process_index()}")
+        self.folder.path.mkdir(parents=True, exist_ok=True)  # of another host
+        np.savez(self.folder.path / name, allow_pickle=False, **batch)
         text = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}"
         if count <= limit:
             tqdm.write(f"{text}; skipped ({count} of at most {limit}), its batch is in {name}")

@@ -81,6 +81,8 @@ def explain(
     broken = _bad(params, params)
     found = [f"parameters {_some(broken)}"] if broken else []
     found += [f"images of the batch {_some(bad_images)}"] if bad_images else []
+    if "teacher" in batch and _bad(batch, ["teacher"]):
+        found.append("the teacher's logits")
     order: list[str] = []
 
     def forward(params: Params, images: Array) -> dict[str, Array]:
@@ -91,13 +93,15 @@ def explain(
     layers = _bad(jax.jit(forward)(params, images), order)
     found += [f"in the forward pass first {layers[0]}"] if layers else []
 
-    def objective(params: Params) -> Array:
-        config = merge(structure, params).config
-        masks = sample_masks(config, len(images), key=jax.random.fold_in(key, state.step))
-        model, teacher = merge(structure, params), batch.get("teacher")
-        return costs(model, images, batch["label"], masks, teacher, optim)[1].mean()
+    # What lies on other hosts too must be an argument: a compiled function may not close over it.
+    def objective(params: Params, batch: Mapping[str, Array], key: Array, step: Array) -> Array:
+        model, images = merge(structure, params), batch["image"]
+        grid, key = model.config.grid_of(*images.shape[1:3]), jax.random.fold_in(key, step)
+        masks = sample_masks(model.config, len(images), key=key, grid=grid)
+        return costs(model, images, batch["label"], masks, batch.get("teacher"), optim)[1].mean()
 
-    grads = _bad(jax.jit(jax.grad(objective))(params), _module_order(structure, params))
+    gradients = jax.jit(jax.grad(objective))(params, batch, key, state.step)
+    grads = _bad(gradients, _module_order(structure, params))
     if grads:  # the last layer's gradient is the first that is computed
         found.append(f"gradients of {len(grads)} of {len(params)} parameters, first {grads[-1]}")
     return "; ".join(found) or "all gradients are finite, but not their norm: they are too large"

@@ -166,6 +166,25 @@ def test_two_processes_under_slurm_train_as_one_and_only_the_first_writes(tmp_pa
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["test_images"] == 360
 
 
+def test_each_process_explains_a_bad_step_and_keeps_its_share(tmp_path):
+    script = (
+        "import sys, train, numpy as np, jax; following = train.Batches.__next__\n"
+        "def spoiled(self):\n    batch = following(self)\n"
+        "    batch['image'][2, 1, 1] = np.nan if jax.process_index() else 0\n    return batch\n"
+        "train.Batches.__next__ = spoiled\n"
+        f"sys.argv = ['train.py', *{SHORT!r}, *sys.argv[1:]]\n"
+        "sys.stderr = sys.__stdout__; raise SystemExit(train.main() != 1)"
+    )
+    ranks = [{**SLURM, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    folders = ["--data-dir", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    said = together(["-c", script, *folders], ranks)
+    for i, text in enumerate(said):
+        kept = np.load(tmp_path / "run" / f"bad_batch_step1_process{i}.npz")
+        assert kept["image"].shape[0] == 64 and np.isnan(kept["image"]).any() == bool(i)
+        assert f"of the training examples {kept['index'].tolist()}" in text
+        assert ("images of the batch 2; in the forward pass first embed" in text) == bool(i)
+
+
 @pytest.mark.parametrize("cluster", ["gke", "variables"])
 def test_processes_find_each_other_on_cloud_tpu_and_by_variables(cluster):
     script = (
