@@ -80,7 +80,7 @@ class Loop:
                 progress.step += 1
                 self._bar.update()
                 self._window.add(progress.step, batch, metrics)
-                self.speed.step()
+                self.speed.step(batch["image"].shape[1:3])
                 if self._due(recipe.log_every):
                     self._line()
                 self._between()

@@ -36,6 +36,8 @@ class Progress:
     """Of that, time in which the next batch was waited for."""
     timed: int = 0
     """Steps that `seconds` is of."""
+    operations: float = 0.0
+    """Of the model in these steps, as `vit_spec.flops` counts them."""
     resumes: int = 0
     """How often the run was continued."""
     pending: list[dict[str, float]] = field(default_factory=list)
@@ -58,57 +60,61 @@ class Speed:
     """
 
     def __init__(self, config: ViTConfig, batch_size: int, progress: Progress):
-        self._images, self._progress = batch_size, progress
+        self._config, self._images, self._progress = config, batch_size, progress
         devices = jax.devices()
         peak = peak_flops(devices[0].device_kind)
-        self._of_peak = train_flops(config) / (peak * len(devices)) if peak else None
-        self._before: tuple[float, float, int] = (0.0, 0.0, 0)
-        self._clock: float | None = None  # None: the first step, which compiles
-        self._line()
+        self._peak = peak and peak * len(devices)
+        self._operations: dict[tuple[int, int], float] = {}  # of a step, by size of the images
+        self._clock, self._wait = time.perf_counter(), 0.0
+        self._before = self._sums()
 
-    def step(self) -> None:
-        """Counts one step that has been dispatched."""
+    def step(self, size: tuple[int, int]) -> None:
+        """Counts one step on images of `size` (h, w) that has been dispatched.
+
+        The first one of a size is not counted, because it compiles.
+        """
         p, now = self._progress, time.perf_counter()
-        if self._clock is not None:
-            p.seconds, p.timed = p.seconds + now - self._clock, p.timed + 1
-        self._clock = now
+        if size in self._operations:
+            p.seconds, p.waited = p.seconds + now - self._clock, p.waited + self._wait
+            p.timed, p.operations = p.timed + 1, p.operations + self._operations[size]
+        else:
+            self._operations[size] = float(self._images * train_flops(self._config, size))
+        self._clock, self._wait = now, 0.0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """The next batch is waited for."""
         start = time.perf_counter()
         yield
-        if self._clock is not None:
-            self._progress.waited += time.perf_counter() - start
+        self._wait += time.perf_counter() - start
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Something else than training happens."""
         start = time.perf_counter()
         yield
-        if self._clock is not None:
-            self._clock += time.perf_counter() - start
+        self._clock += time.perf_counter() - start
 
     def line(self) -> dict[str, float]:
         """Of the steps since the last call; empty without any."""
-        p, (seconds, waited, timed) = self._progress, self._before
-        self._line()
-        return self._rates(p.seconds - seconds, p.waited - waited, p.timed - timed)
+        before, self._before = self._before, self._sums()
+        return self._rates(*(b - a for a, b in zip(before, self._before, strict=True)))
 
     def total(self) -> dict[str, float]:
         """Of the whole run, also before it was resumed."""
-        p = self._progress
-        return self._rates(p.seconds, p.waited, p.timed)
+        return self._rates(*self._sums())
 
-    def _line(self) -> None:
+    def _sums(self) -> tuple[float, float, float, float]:
         p = self._progress
-        self._before = (p.seconds, p.waited, p.timed)
+        return p.seconds, p.waited, p.timed, p.operations
 
-    def _rates(self, seconds: float, waited: float, steps: int) -> dict[str, Any]:
+    def _rates(
+        self, seconds: float, waited: float, steps: float, operations: float
+    ) -> dict[str, Any]:
         if not steps or seconds <= 0:
             return {}
         rate = steps * self._images / seconds
-        mfu = {} if self._of_peak is None else {"mfu": rate * self._of_peak}
+        mfu = {"mfu": operations / seconds / self._peak} if self._peak else {}
         return {"images_per_second": rate, "data_wait": waited / seconds, **mfu}
 
 
