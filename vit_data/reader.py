@@ -52,7 +52,7 @@ class Reader:
         self._kept: dict[int, tuple[Any, int]] = {}
         self._unreadable: dict[int, str] = {}
         self.cached = False
-        first = self.readable_from(0)
+        _, first = self.readable_from(0)
         size_in_memory = first[0].nbytes if fitted else 4 * first[0].width * first[0].height
         self.cached = size_in_memory * len(source) <= CACHE_LIMIT if cache is None else cache
 
@@ -73,12 +73,14 @@ class Reader:
             self._kept[index] = (image, example["label"])
         return image, example["label"]
 
-    def readable_from(self, index: int) -> tuple[Any, int]:
-        """The first example at or after `index` that can be read, from the end on to the start."""
+    def readable_from(self, index: int) -> tuple[int, tuple[Any, int]]:
+        """The first example at or after `index` that can be read, from the end on to the start:
+        its index, and what `read` gives."""
         for step in range(len(self.source)):
-            found = self.read((index + step) % len(self.source))
+            place = (index + step) % len(self.source)
+            found = self.read(place)
             if found is not None:
-                return found
+                return place, found
         raise ValueError(
             f"none of the {len(self.source)} images of {self.source.name} can be read; "
             f"{self.source.describe(0)}: {self.reason(0)}"
@@ -116,6 +118,7 @@ class TrainBatch:
         keys = list(
             zip(*(part.tolist() for part in (slots.epoch, slots.example, slots.copy)), strict=True)
         )
+        batch["index"] = slots.example.copy()
         rngs = ExampleRng(self._seed)  # one for each call: threads must not share it
         policy = policy_of(self._augmentation.policy)
         for slot, key in enumerate(keys):
@@ -123,10 +126,9 @@ class TrainBatch:
             found = self._reader.read(index)
             if found is None:
                 batch["skipped"][slot] = index
-                found = self._reader.readable_from(index)
+                batch["index"][slot], found = self._reader.readable_from(index)
             image, batch["label"][slot] = found
             batch["image"][slot] = self._change(image, size, policy, rngs.at(*key))
-        batch["index"] = slots.example
         images = batch["image"] = normalise(batch["image"], self._mean, self._std)
         if self._augmentation.erasing:
             rngs = ExampleRng(self._seed, ERASE)

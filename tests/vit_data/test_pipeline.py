@@ -100,6 +100,12 @@ def test_worker_processes_give_the_same_batches_and_count_the_same_images():
     assert spawned.corrupt.keys() == alone.corrupt.keys() == {3}
 
 
+def test_the_index_is_that_of_the_image_that_took_the_place_of_an_unreadable_one():
+    source = ArraySource(20, corrupt=(3, 19))
+    for batch in train(source, augmentation=Augmentation(), epochs=2):
+        assert batch["index"].tolist() == indices(batch)
+
+
 def test_the_cache_changes_nothing():
     def batches(cache):
         return list(train(ArraySource(10), epochs=3, cache=cache))
