@@ -132,7 +132,7 @@ def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
         open_source(recipe.data, split=split, data_dir=recipe.data_dir)
         for split in ("train", "test")
     )
-    check_batch_size(recipe.batch_size, mesh)
+    check_batch_size(recipe.batch_size, mesh, parts=recipe.optim.accumulate)
     check_batch_size(recipe.eval_batch_size, mesh)
     config = recipe.model.replace(num_classes=source.num_classes)
     check_model(config, mesh)

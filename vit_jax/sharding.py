@@ -77,15 +77,16 @@ def over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises `ValueError` unless the devices can share a batch evenly."""
-    count = mesh.shape["data"] * mesh.shape["fsdp"]
+def check_batch_size(batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
+    """Raises `ValueError` unless the devices can share each of equal `parts` of a batch evenly."""
+    shares = mesh.shape["data"] * mesh.shape["fsdp"]
+    count = shares * parts
     if batch_size % count:
         near = max(count, batch_size // count * count)
-        parts = f"{count} devices" if count == mesh.size else f"{count} parts (data x fsdp)"
+        what = f"{shares} devices" if shares == mesh.size else f"{shares} parts (data x fsdp)"
+        what += f" x accumulate {parts}" if parts > 1 else ""
         raise ValueError(
-            f"batch_size {batch_size} is not a multiple of the {parts}: use {near} or "
-            f"{near + count}"
+            f"batch_size {batch_size} is not a multiple of the {what}: use {near} or {near + count}"
         )
 
 

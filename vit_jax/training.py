@@ -133,7 +133,9 @@ def summed(backward: Callable[..., Any], params: Params, batch: Any, parts: int)
         return x.reshape(size // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
     def body(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, backward(params, part)), None
+        # So that XLA gathers a layer where it runs, not all of them before the loop.
+        total, held = jax.lax.optimization_barrier((total, params))
+        return jax.tree.map(jnp.add, total, backward(held, part)), None
 
     batches = jax.tree.map(split, batch)
     shapes = jax.eval_shape(backward, params, jax.tree.map(lambda x: x[0], batches))

@@ -73,6 +73,31 @@ def test_after_a_step_every_leaf_is_divided_and_moments_as_their_parameters():
     assert counts["blocks.0.mlp.fc1.kernel"] == 4  # parameter, two moments, average
 
 
+PARTS = """
+import re, jax, jax.numpy as jnp, vit_jax
+from vit_jax.parallel import abstract_state, jit_train_step
+from vit_jax.sharding import make_mesh
+from vit_spec import OptimConfig, ViTConfig
+config = ViTConfig(image_size=8, patch_size=4, width=64, depth=1, num_heads=4, mlp_width=128)
+optim, mesh = OptimConfig(accumulate=2), make_mesh(1, 8, 1)
+structure, state = abstract_state(lambda: vit_jax.create(config), optim)
+batch = {"image": jnp.zeros((16, 8, 8, 3)), "label": jnp.zeros(16, jnp.int32)}
+step = jit_train_step(structure, optim, state, mesh)
+program = step.lower(state, batch, jax.random.key(0)).compile().as_text()
+(carried,) = re.findall(r" = (.*) while[(]", program)
+print(len(re.findall(r"f32.8,192.", carried)), len(re.findall(r"f32.64,(?:128|192)]", carried)))
+"""
+
+
+def test_a_loop_over_parts_of_a_batch_keeps_no_parameter_whole():
+    result = subprocess.run(
+        [sys.executable, "-c", PARTS], cwd=ROOT, env=meshes.environment(1, 8, 0), text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    pieces, whole = map(int, result.stdout.split())
+    assert pieces > 0 and whole == 0
+
+
 def test_every_parameter_that_a_config_can_name_has_one_rule():
     base = ViTConfig(image_size=32, patch_size=16, width=32, depth=1, num_heads=2, mlp_width=32)
     gated = {"activation": "silu", "layer_scale": 0.1, "qk_norm": True, "pre_norm": True}

@@ -222,8 +222,12 @@ def test_a_folder_of_images_is_trained_on_and_corrupt_ones_counted(
             ["digits", "--optim.warmup-steps", "5000"],
             "warmup_steps 5000 is more than total_steps 2000, which include it: set warmup",
         ),
+        (
+            ["digits", "--optim.accumulate", "3"],
+            "batch_size 128 is not a multiple of the 1 devices x accumulate 3: use 126 or 129",
+        ),
     ],
-    ids=["recipe", "folder", "image_size", "batch_size", "warmup"],
+    ids=["recipe", "folder", "image_size", "batch_size", "warmup", "accumulate"],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, data_dir, tmp_path, capsys):
     try:
