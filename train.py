@@ -170,14 +170,14 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         by_first(lambda: stack.enter_context(claim()))
         stack.enter_context(closing(batches))
         preemption = stack.enter_context(Preemption())
+        checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, best=keep.best)
+        stack.enter_context(closing(checkpoints))
         make, start = partial(new_model, recipe, header.config), None
-        if recipe.init is not None:
+        if recipe.init is not None and not checkpoints.steps():
             from parity.starting import initial_params
 
             start = initial_params(recipe.init, make, header)
         structure, fresh = new_state(make, recipe.optim, mesh, start=start)
-        checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, best=keep.best)
-        stack.enter_context(closing(checkpoints))
         stop = keep.on_failure == "stop"
         told: Any = {"header": header, "seed": recipe.seed, "stop_on_failure": stop}
         saver = Saver(folder, checkpoints, batches, **told)

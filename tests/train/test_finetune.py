@@ -109,11 +109,30 @@ def test_a_teacher_and_its_loss_go_together():
         Recipe(optim=OptimConfig(distill="hard"))
 
 
-def test_a_run_learns_from_a_teacher(tmp_path, monkeypatch):
+@pytest.fixture
+def short(tmp_path, monkeypatch):
+    """Arguments of a run of two steps."""
     monkeypatch.setattr(train, "check_twin", lambda recipe, path: True)
     sizes = ["--model.depth", "1", "--model.width", "32", "--model.num-heads", "2"]
     short = ["digits", *sizes, "--optim.total-steps", "2", "--optim.warmup-steps", "1"]
-    short += ["--data-dir", str(tmp_path / "data"), "--eval-every", "2", "--log-every", "1"]
+    return [*short, "--data-dir", str(tmp_path / "data"), "--eval-every", "2", "--log-every", "1"]
+
+
+def test_a_run_learns_from_a_teacher(short, tmp_path, capsys):
     assert train.main([*short, "--out", str(tmp_path / "teacher")]) == 0
     taught = ["--teacher", str(tmp_path / "teacher"), "--optim.distill", "hard"]
     assert train.main([*short, *taught, "--out", str(tmp_path / "pupil")]) == 0
+    np.save(tmp_path / "broken.npy", np.full((1437, 10), np.nan, np.float32))
+    taught = ["--teacher", str(tmp_path / "broken.npy"), "--optim.distill", "soft"]
+    assert train.main([*short, *taught, "--out", str(tmp_path / "other")]) == 1
+    assert "step 1: loss nan, gradient norm nan: the teacher's logits; " in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_without_what_it_started_from(short, tmp_path, capsys):
+    assert train.main([*short, "--out", str(tmp_path / "source")]) == 0
+    tuned = [*short, "--init", str(tmp_path / "source"), "--out", str(tmp_path / "tuned")]
+    assert train.main(tuned) == 0
+    assert "tensors taken" in capsys.readouterr().out
+    (tmp_path / "source").rename(tmp_path / "gone")
+    assert train.main([*tuned, "--resume", "--allow-change", "--optim.total-steps", "3"]) == 0
+    assert "tensors taken" not in capsys.readouterr().out
