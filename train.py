@@ -44,7 +44,7 @@ from vit_jax.preemption import Preempted, Preemption
 from vit_jax.processes import by_first, end_processes, from_first, is_first, start_processes, total
 from vit_jax.progress import Speed
 from vit_jax.run_folder import SUMMARY, RunFolder
-from vit_jax.run_weights import newest
+from vit_jax.run_weights import header_of, newest
 from vit_jax.saver import Saver
 from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh, state_shardings
 from vit_jax.summary import closing_lines, summarize
@@ -101,8 +101,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
 
 def run(name: str, recipe: Recipe) -> int:
     """Trains unless the folder already holds this very run, then checks the result in PyTorch."""
-    if recipe.show_batch:
-        print(show_batch(recipe, Path(recipe.show_batch)))
+    if picture := recipe.show_batch:
+        by_first(lambda: print(show_batch(recipe, Path(picture))))
         return 0
     folder = RunFolder(recipe.out or f"runs/{name}", writes=is_first())
     if recipe.eval_only:
@@ -216,6 +216,8 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
 def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
     """Test accuracy of a finished run's model, of a checkpoint, or of a run's newest one."""
     path, mesh = newest(folder.path), make_mesh(**dataclasses.asdict(recipe.mesh))
+    check_batch_size(recipe.eval_batch_size, mesh)
+    recipe = dataclasses.replace(recipe, preprocessing=header_of(path).preprocessing)
     model = vit_jax.load(path, dtype=recipe.dtype, attention=recipe.attention)
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
     structure, params = split(model)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vit_jax.checkpoints import check_digests, naming_damage, quiet, unsealed
 from vit_jax.run_folder import CHECKPOINTS
-from vit_spec.checkpoint import WEIGHTS, Header
+from vit_spec.checkpoint import WEIGHTS, Header, read_header
 from vit_spec.layout import State
 
 
@@ -33,6 +33,14 @@ def newest(path: str | os.PathLike[str]) -> Path:
     return max(steps, key=lambda p: int(p.name))
 
 
+def header_of(path: str | os.PathLike[str]) -> Header:
+    """What the model of a checkpoint of a run, or of a finished run, is. Raises `ValueError`."""
+    if not is_run_checkpoint(path):
+        return read_header(path)
+    with naming_damage(f"{path}"):
+        return _header(_run(Path(path)), path)
+
+
 def read_run_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, State]:
     """Header and weights, in JAX's names and layout. Raises `ValueError` for damage."""
     import orbax.checkpoint as ocp
@@ -40,7 +48,7 @@ def read_run_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, State]:
     quiet()
     path = Path(path).absolute()
     with naming_damage(f"{path}"):
-        run = unsealed(json.loads((path / "run" / "metadata").read_text()))
+        run = _run(path)
         reader = ocp.PyTreeCheckpointer()
         metadata: Any = reader.metadata(path / "state").item_metadata
         saved = metadata.tree
@@ -56,5 +64,12 @@ def read_run_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, State]:
             {n: d for n, d in run["digests"].items() if n.startswith(f".{part}[")},
             f".{part}",
         )
-    header = Header.from_json(json.dumps(run["header"]), where=str(path))
-    return header, state
+    return _header(run, path), state
+
+
+def _run(path: Path) -> dict[str, Any]:
+    return unsealed(json.loads((path / "run" / "metadata").read_text()))
+
+
+def _header(run: dict[str, Any], path: str | os.PathLike[str]) -> Header:
+    return Header.from_json(json.dumps(run["header"]), where=str(path))

@@ -339,6 +339,8 @@ def test_eval_only_tells_the_accuracy_of_a_run_or_of_a_checkpoint(
     assert train.main([*quick, "--eval-only"]) == 0
     accuracy = lines(tmp_path / "run")[-1]["test_accuracy"]
     assert f"{tmp_path / 'run'}: test accuracy {accuracy:.2%} on" in capsys.readouterr().out
+    assert train.main([*quick, "--eval-only", "--preprocessing.mean", "9", "9", "9"]) == 0
+    assert f": test accuracy {accuracy:.2%} on" in capsys.readouterr().out  # as it was trained
     assert train.main([*quick[:-1], str(tmp_path / "none"), "--eval-only"]) == 2
     assert "has neither model.safetensors nor a checkpoint" in capsys.readouterr().err
 
