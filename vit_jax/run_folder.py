@@ -36,6 +36,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str], *, writes: bool = True):
         self.path, self.writes = Path(path), writes
+        self._recipe: Mapping[str, Any] | None = None  # of the run that goes on
 
     @property
     def checkpoints(self) -> Path:
@@ -54,7 +55,8 @@ class RunFolder:
     ) -> Iterator[None]:
         """The folder is this program's within the block, and holds a run of `recipe`.
 
-        `overwrite` removes what was there, else `resume` keeps it. Raises `InUseError`, naming the
+        `overwrite` removes what was there, else `resume` keeps it, and the old recipe too until
+        `begin`. Raises `InUseError`, naming the
         program that works in it; `FileExistsError` if it holds another run, or one and neither is
         asked for; `ValueError` if the run to resume has another recipe.
         """
@@ -67,12 +69,20 @@ class RunFolder:
         with self._locked():
             if (self.path / RECIPE).exists() and not overwrite:
                 self._check_resumable(recipe, resume=resume, allow_change=allow_change)
+                self._recipe = recipe
             else:
                 self._clear()
-            (self.path / SUMMARY).unlink(missing_ok=True)
-            (self.path / PREEMPTED).unlink(missing_ok=True)
-            self.write_json(RECIPE, recipe)
+                self.write_json(RECIPE, recipe)
             yield
+
+    def begin(self) -> None:
+        """Training begins: the folder's run, if it goes on, has the new recipe from here on."""
+        if not self.writes:
+            return
+        (self.path / SUMMARY).unlink(missing_ok=True)
+        (self.path / PREEMPTED).unlink(missing_ok=True)
+        if self._recipe is not None:
+            self.write_json(RECIPE, self._recipe)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """A JSON file, complete or not there at all."""

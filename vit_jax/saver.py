@@ -45,6 +45,7 @@ class Saver:
         if self._checkpoints.steps():
             jax.tree.map(lambda array: array.delete(), fresh)
         found = self._checkpoints.restore(target)
+        self._folder.begin()
         if found is None:
             return fresh, Progress(), 0
         for step, why in found.damaged.items():

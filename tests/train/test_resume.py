@@ -135,10 +135,12 @@ def test_a_finished_run_is_made_longer(quick, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 16
 
 
-def test_another_model_cannot_be_resumed_whatever_is_allowed(quick, monkeypatch, capsys):
+def test_another_model_cannot_be_resumed_whatever_is_allowed(quick, tmp_path, monkeypatch, capsys):
     stopped(quick, monkeypatch)
+    before = (tmp_path / "run" / "recipe.json").read_bytes()
     assert train.main([*quick, "--model.width", "48", "--resume", "--allow-change"]) == 2
     assert "is of another model or optimizer" in capsys.readouterr().err
+    assert (tmp_path / "run" / "recipe.json").read_bytes() == before
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_taken(
