@@ -87,7 +87,7 @@ class Loop:
 
     def _due(self, every: int) -> bool:
         step = self.progress.step
-        return bool(every) and (step % every == 0 or step == self.recipe.optim.total_steps)
+        return bool(every) and (step % every == 0 or step >= self.recipe.optim.total_steps)
 
     def _line(self) -> None:
         """Writes a line of metrics."""

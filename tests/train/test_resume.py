@@ -135,6 +135,15 @@ def test_a_finished_run_is_made_longer(quick, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 16
 
 
+def test_a_run_made_shorter_than_it_is_ends_with_its_own_accuracy(quick, tmp_path, monkeypatch):
+    stopped(quick, monkeypatch)
+    assert train.main([*quick, "--optim.total-steps", "7", "--resume", "--allow-change"]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    last = lines(tmp_path / "run")[-1]
+    assert summary["steps"] == last["step"] == 8
+    assert summary["test_accuracy"] == last["test_accuracy"]
+
+
 def test_another_model_cannot_be_resumed_whatever_is_allowed(quick, tmp_path, monkeypatch, capsys):
     stopped(quick, monkeypatch)
     before = (tmp_path / "run" / "recipe.json").read_bytes()
