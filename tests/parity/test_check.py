@@ -96,7 +96,7 @@ BUGS = {  # name: (bug in the PyTorch model, first level that sees it, first mea
 def test_a_planted_bug_is_caught_and_its_first_place_is_named(pair, bug, level, place):
     jax_model, torch_model = pair
     bug(torch_model)
-    report = parity.check(jax_model, torch_model, level="layers")
+    report = parity.check(jax_model, torch_model, level="layers", explain=False)
     assert not report.passed
     first = next(gap for gap in report.failures if gap.level == level)
     assert first.name.split(" @ ")[0] == place
@@ -110,7 +110,7 @@ def test_an_optimizer_that_decays_biases_is_caught_by_the_optimizer_level(tiny, 
         "make_optimizer",
         lambda model, config: make(model, config, is_decayed=lambda name, rank: True),
     )
-    report = parity.check(tiny, level="optimizer", dtype=dtype)
+    report = parity.check(tiny, level="optimizer", dtype=dtype, explain=False)
     assert {gap.level for gap in report.failures} == {"optimizer"}
 
 
@@ -120,7 +120,7 @@ def test_a_schedule_one_step_late_is_caught_at_the_step_where_it_differs(tiny, m
     monkeypatch.setattr(
         "vit_torch.training.learning_rate", lambda c, step: learning_rate(c, step + (step > 0))
     )
-    report = parity.check(tiny, steps=6)
+    report = parity.check(tiny, steps=6, explain=False)
     assert {gap.level for gap in report.failures} == {"optimizer", "training"}
     assert next(gap for gap in report.failures if gap.name == "lr").step == 1
 
@@ -135,7 +135,7 @@ def test_a_schedule_in_float32_is_caught_by_the_training_level(tiny, monkeypatch
 
     monkeypatch.setattr("vit_jax.training.make_schedule", rounded_schedule)
     jax.clear_caches()  # the compiled step holds the schedule of before
-    assert not parity.check(tiny, steps=6).passed
+    assert not parity.check(tiny, steps=6, explain=False).passed
     jax.clear_caches()
 
 
