@@ -85,8 +85,8 @@ def convert(
     for name, known in ((source, FORMATS), (target, TARGETS)):
         if name not in known:
             raise ValueError(unknown_name("format", name, known))
-    if dst.resolve() == src.resolve():
-        raise ValueError(f"source and target are both {src}: choose another target")
+    if _overwrites(dst.resolve(), src.resolve()):
+        raise ValueError(f"{dst} would overwrite what is read of {src}: choose another target")
     formats, parts = (source, target), {"weights"}
     with foreign.opened_as(src, source, _said(src, source, model)) as opened:
         header = opened.header
@@ -152,6 +152,13 @@ def inspect(path: str | os.PathLike[str]) -> Summary:
         tensors=checkpoint.tensor_shapes(path),
         step=step,
         optim=optim,
+    )
+
+
+def _overwrites(dst: Path, src: Path) -> bool:
+    """Whether the target is the source, a file in it, or the folder that it is in."""
+    return (
+        dst == src or (src.is_file() and src.parent == dst) or (src in dst.parents and dst.exists())
     )
 
 

@@ -36,9 +36,9 @@ class Info:
             raise ValueError(
                 f"dtype {name!r} is none that tensors have ({', '.join(DTYPES)}): cast to one"
             )
+        if len(shape) > MOST_AXES:
+            raise ValueError(f"a shape of {len(shape):,} axes has more than {MOST_AXES}")
         shape = tuple(int(s) for s in shape)
-        if len(shape) > MOST_AXES or any(s < 0 for s in shape):
-            raise ValueError(
-                f"shape {str(shape)[:80]} has a negative size or more than {MOST_AXES} axes"
-            )
+        if any(s < 0 for s in shape):
+            raise ValueError(f"shape {str(shape)[:80]} has a negative size")
         return cls(name, shape, math.prod(shape) * DTYPES[name].itemsize)

@@ -29,15 +29,15 @@ class MsgpackFile(FileContainer):
         if not isinstance(root, dict):
             raise file.broken(f"it holds {type(root).__name__}, not a dict of arrays")
         self._sources: dict[str, Source] = {}
-        others = []
+        others: dict[str, None] = {}
         for name, leaf in _leaves(file, root, ()):
             if name in self.tensors or name in others:
                 raise file.broken(f"two entries are named {shown(name)}", "rename one")
             if isinstance(leaf, tuple):
                 self.tensors[name], self._sources[name] = leaf
             else:
-                others.append(name)
-        self.metadata = left_out(others)
+                others[name] = None
+        self.metadata = left_out([*others])
 
     def _read(self, name: str) -> np.ndarray:
         info, source = self.tensors[name], self._sources[name]

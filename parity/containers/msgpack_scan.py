@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.containers.files import File, shown
-from parity.containers.info import Info
+from parity.containers.info import MOST_AXES, Info
 
 DEPTH, NODES, TEXT = 64, 1_000_000, 1_000_000
 WINDOW = 1 << 16
@@ -157,6 +157,8 @@ class _Walk:
         if self._next() != ("array", 3):
             raise self._file.broken(f"an array at {self.position} is not shape, dtype and bytes")
         kind, axes = self._next()
+        if kind == "array" and axes > MOST_AXES:
+            raise self._file.broken(f"an array at {self.position} has {axes:,} axes")
         shape = [self._next() for _ in range(axes)] if kind == "array" else []
         if kind != "array" or any(k != "plain" or type(s) is not int for k, s in shape):
             raise self._file.broken(f"an array at {self.position} has no shape of integers")

@@ -1,6 +1,7 @@
 """Hostile and damaged files: each is refused by name, before memory is taken and code is run."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -293,3 +294,19 @@ def test_torch_claims(tmp_path):
     refused(path, "torch.load refuses it")
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
     refused(path, "TorchScript program")
+
+
+@pytest.mark.parametrize("count", [5_000_000, 900_000], ids=["axes", "nils"])
+def test_long_lists_in_msgpack_are_read_in_linear_time(tmp_path, count):
+    length = b"\xdd" + struct.pack(">I", count)
+    if count > 1_000_000:  # one array of very many axes
+        array = b"\x93" + length + b"\x01" * count + b"\xa7float32\xc4\x00"
+        content = b"\xc9" + struct.pack(">Ib", len(array), 1) + array
+    else:
+        content = length + b"\xc0" * count
+    path = tmp_path / "x.msgpack"
+    path.write_bytes(b"\x81\xa1a" + content)
+    begin = time.process_time()
+    with contextlib.suppress(containers.BrokenFile), containers.opened(path) as opened:
+        assert not opened.tensors  # a list of nothing is no tensor
+    assert time.process_time() - begin < 5

@@ -137,3 +137,19 @@ def test_the_package_runs_as_the_command(directory):
 def test_variants_lists_every_variant_with_its_count(capsys):
     assert main(["variants"]) == 0
     assert "5,717,416" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "target"),
+    [
+        ("run", "run/model.safetensors", "safetensors"),
+        ("run/model.safetensors", "run", "vitwin"),
+        ("run", "run", "vitwin"),
+    ],
+)
+def test_a_target_that_would_overwrite_its_source_is_refused(tmp_path, tiny, src, dst, target):
+    vit_jax.save(vit_jax.create(tiny), tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="would overwrite what is read of"):
+        parity.convert(tmp_path / src, tmp_path / dst, target=target)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
