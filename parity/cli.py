@@ -5,34 +5,33 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from parity import conversion_outputs as outputs
+from parity.arguments import parser
 from parity.certificate import certificate
 from parity.certificate_file import beside, to_json, writable, write_text
-from parity.certificate_file import read as read_certificate
-from parity.convert import FORMATS, TARGETS, convert, inspect
+from parity.convert import FORMATS, converted, inspect
 from parity.memory import return_freed_memory
-from parity.report import LEVELS
 from parity.verify import verify
 from vit_spec import count_parameters, get, variants
 from vit_spec.variants import ALIASES
 
-DTYPES = ("float64", "float32", "bfloat16", "float16")
 MISMATCH, USAGE = 1, 2
+FLAGS = {"source": "--from", "target": "--to", "model": "--model"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
+    options = parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
     return_freed_memory()
     try:
-        code = run(options)
+        code = COMMANDS[options.command](options)
         sys.stdout.flush()  # here, where a closed pipe is caught
         return code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -47,100 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("parity: interrupted; nothing half-written was left", file=sys.stderr)
         return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="parity", description="Port ViT weights between JAX and PyTorch, and prove it."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    check = commands.add_parser(
-        "check", help="compare both sides: outputs, layers, gradients, training"
-    )
-    check.add_argument(
-        "model", metavar="NAME|DIR|FILE", help="variant (random weights) or checkpoint"
-    )
-    check.add_argument(
-        "--against", metavar="DIR|FILE", help="checkpoint for the PyTorch side; default: the same"
-    )
-    check.add_argument(
-        "--level", choices=LEVELS, default="training", help="each level includes those before it"
-    )
-    check.add_argument(
-        "--dtype", nargs="+", choices=DTYPES, default=["float64"], help="float64 is the proof"
-    )
-    check.add_argument("--batch-size", type=int, default=3, help="images in a batch (default: 3)")
-    check.add_argument(
-        "--steps", type=int, default=20, help="AdamW steps of the level training (default: 20)"
-    )
-    check.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
-    check.add_argument("--json", metavar="FILE", help="write a certificate for `parity verify`")
-    check.add_argument("--html", metavar="FILE", help="write the report as a page")
-    check.set_defaults(run=_check)
-
-    verification = commands.add_parser("verify", help="repeat what a certificate records")
-    verification.add_argument("certificate", metavar="CERTIFICATE")
-    verification.add_argument(
-        "--model", metavar="NAME|DIR|FILE", help="default: what the certificate names"
-    )
-    verification.add_argument(
-        "--against", metavar="DIR|FILE", help="PyTorch side, or source of a conversion"
-    )
-    verification.set_defaults(run=_verify)
-
-    diagnosis = commands.add_parser("diagnose", help="where two models differ, and why")
-    diagnosis.add_argument("model", metavar="A", help="checkpoint of the JAX side")
-    diagnosis.add_argument("twin", metavar="B", help="checkpoint of the PyTorch side")
-    diagnosis.add_argument("--level", choices=LEVELS, default="gradients")
-    diagnosis.set_defaults(run=_diagnose)
-
-    bugs = commands.add_parser(
-        "mutants", help="how many known bugs the checks catch, and how many the diagnosis names"
-    )
-    bugs.add_argument("--only", metavar="TEXT", default="", help="bugs whose name or group has it")
-    bugs.add_argument("--list", action="store_true", help="only the names and groups of the bugs")
-    bugs.add_argument("--seeds", type=int, default=200, help="healthy pairs (default: 200)")
-    bugs.add_argument("--json", metavar="FILE", help="write everything that was measured")
-    bugs.set_defaults(run=_mutants)
-
-    conversion = commands.add_parser("convert", help="rewrite a checkpoint in another format")
-    conversion.add_argument("src", metavar="SRC")
-    conversion.add_argument("dst", metavar="DST")
-    conversion.add_argument(
-        "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from content"
-    )
-    conversion.add_argument(
-        "--to", dest="target", choices=TARGETS, help="format of DST; default: told from the path"
-    )
-    conversion.add_argument(
-        "--model",
-        metavar="NAME|FILE|DIR",
-        help="variant, config.json or checkpoint directory, for a file without a config of its own",
-    )
-    conversion.add_argument(
-        "--no-certificate",
-        dest="certificate",
-        action="store_false",
-        help="do not read DST back, and write no certificate beside it",
-    )
-    conversion.add_argument(
-        "--no-verify",
-        dest="verify",
-        action="store_false",
-        help="compare bits alone, not the outputs of both sides; imports no framework",
-    )
-    conversion.set_defaults(run=_convert)
-
-    inspection = commands.add_parser("inspect", help="what a checkpoint holds")
-    inspection.add_argument("path", metavar="FILE|DIR")
-    inspection.set_defaults(run=_inspect)
-
-    commands.add_parser("formats", help="all formats of checkpoints").set_defaults(run=_formats)
-    commands.add_parser(
-        "variants", help="all variants with sizes and parameter counts"
-    ).set_defaults(run=_variants)
-    return parser
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -210,7 +115,7 @@ def _mutants(options: argparse.Namespace) -> int:
         raise ValueError(f"no bug has {options.only!r} in its name: see `parity mutants --list`")
     if options.list:
         print("\n".join(f"{bug.group:13}  {bug.name}" for bug in chosen))
-        return options.code
+        return 0
     with Progress(sys.stderr) as show:
         scores = run.measure(chosen, seeds=options.seeds, progress=show)
     options.code = 0 if scores.passed else MISMATCH
@@ -221,7 +126,7 @@ def _mutants(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    written = convert(
+    written, record = converted(
         options.src,
         options.dst,
         source=options.source,
@@ -231,11 +136,11 @@ def _convert(options: argparse.Namespace) -> int:
         verify=options.verify,
     )
     print(f"wrote {written}")
-    if options.certificate:
-        record = read_certificate(beside(written))
+    if record:
         print(outputs.text(record["outputs"]))
-        for remark in record.get("remarks", []):
-            print(f"note: {remark}")
+    for remark in record.get("remarks", []):
+        print(f"note: {_flags(remark)}")
+    if options.certificate:
         print(f"certificate: {beside(written)}")
     return 0
 
@@ -294,7 +199,25 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f" {Path(error.filename)}" if error.filename else ""
         return f"{error.strerror}:{where}"
-    return str(error)
+    return _flags(str(error))
+
+
+def _flags(text: str) -> str:
+    """A message with the options of the command in place of Python's arguments."""
+    text = text.replace("verify=False", "--no-verify")
+    return re.sub(r"\b(source|target|model)='([^']*)'", lambda m: f"{FLAGS[m[1]]} {m[2]}", text)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "check": _check,
+    "verify": _verify,
+    "diagnose": _diagnose,
+    "mutants": _mutants,
+    "convert": _convert,
+    "inspect": _inspect,
+    "formats": _formats,
+    "variants": _variants,
+}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 
 from parity import containers, foreign, orbax
 from parity.certificate import sha256
-from parity.certificate_file import FORMAT, PARTS, beside, write
+from parity.certificate_file import FORMAT, PARTS
 from parity.environment import now, versions
 from vit_spec import Header
 from vit_spec.training_state import digest
@@ -18,89 +18,59 @@ PACKAGES = ("numpy", "ml_dtypes", "safetensors")
 LIMIT = 4  # differences that a message names
 
 
-def certify(
-    src: Path,
-    dst: Path,
-    formats: tuple[str, str],
-    header: Header,
-    parts: set[str],
-    more: Mapping[str, Any],
-) -> Path:
-    """Reads the target back, compares it with the source, and writes the certificate beside it.
+def compared(
+    src: Path, dst: Path, formats: tuple[str, str], header: Header, *, at: Path, training: bool
+) -> dict[str, Any]:
+    """Reads the target back, compares it with the source, and returns the certificate.
+
+    Its `state_sha256` is of the target's own names. Of formats of others, `remarks` are what the
+    target does otherwise where its outputs at the native size are the same.
 
     Args:
         formats: of source and target.
-        parts: of the checkpoint, `weights` and perhaps `training`.
-        more: entries of the certificate, such as `outputs`.
+        at: where the target lies now, before it takes its place `dst`.
+        training: whether a training state went along.
 
     Raises `OSError` if the target does not hold the same tensors, or the disk refuses.
     """
-    counts = {}
-    for part in sorted(parts, reverse=True):
-        with reading(src, part) as ours, reading(dst, part) as theirs:
-            problems = differences(ours, theirs)
-            counts[part] = len(theirs)
-        if problems:
-            raise OSError(
-                f"{dst} was written and reads back other than {src} ({some(problems)}): the disk "
-                "is faulty or something else writes there; convert again to another place"
-            )
-    with reading(dst, "weights") as weights:
-        found = digest(weights)
-    path = beside(dst)
-    write(
-        path,
-        {
-            "format": FORMAT,
-            "kind": "conversion",
-            "source": _files(src, formats[0], parts | {"config"}),
-            "target": _files(dst, formats[1], parts | {"config"}),
-            "config": header.config.to_dict(),
-            "tensors": counts,
-            "same_bits": True,
-            "state_sha256": found,
-            **more,
-            "versions": versions(PACKAGES),
-            "date": now(),
-        },
-    )
-    return path
-
-
-def certify_foreign(
-    src: Path, dst: Path, formats: tuple[str, str], header: Header, more: Mapping[str, Any]
-) -> Path:
-    """The same for formats of others: what the source becomes is compared with the target.
-
-    `state_sha256` is of the target's own names. `remarks` are what the target does otherwise where
-    its outputs at the native size are the same.
-    """
-    problems, digest, count = foreign.compared(src, dst, formats, header)
+    if set(formats) <= set(foreign.OURS):
+        parts = {"weights", "training"} if training else {"weights"}
+        problems, found, counts = _same_names(src, at, parts)
+        more, files = {}, parts | {"config"}
+    else:
+        problems, found, count = foreign.compared(src, at, formats, header)
+        counts, files = {"weights": count}, {"weights"}
+        more = {"header": header.to_json(), "remarks": foreign.remarks(src, header, *formats)}
     if problems:
         raise OSError(
-            f"{dst} was written and reads back other than {src} ({some(problems)}): the disk "
-            "is faulty or something else writes there; convert again to another place"
+            f"{dst} was written and reads back other than {src} ({some(problems)}): the disk is "
+            "faulty or something else writes there; nothing was replaced: convert to another place"
         )
-    path = beside(dst)
-    write(
-        path,
-        {
-            "format": FORMAT,
-            "kind": "conversion",
-            "source": _files(src, formats[0], {"weights"}),
-            "target": _files(dst, formats[1], {"weights"}),
-            "config": header.config.to_dict(),
-            "header": header.to_json(),
-            "tensors": {"weights": count},
-            "same_bits": True,
-            "state_sha256": digest,
-            "remarks": foreign.remarks(src, header, *formats),
-            **more,
-            "versions": versions(PACKAGES),
-            "date": now(),
-        },
-    )
-    return path
+    return {
+        "format": FORMAT,
+        "kind": "conversion",
+        "source": _files(src, formats[0], files, src),
+        "target": _files(at, formats[1], files, dst),
+        "config": header.config.to_dict(),
+        "tensors": counts,
+        "same_bits": True,
+        "state_sha256": found,
+        **more,
+        "versions": versions(PACKAGES),
+        "date": now(),
+    }
+
+
+def _same_names(src: Path, dst: Path, parts: set[str]) -> tuple[list[str], str, dict[str, int]]:
+    """Differences of each part, the digest of the target's weights, and how many tensors it has."""
+    counts: dict[str, int] = {}
+    problems: list[str] = []
+    for part in sorted(parts, reverse=True):
+        with reading(src, part) as ours, reading(dst, part) as theirs:
+            problems += differences(ours, theirs)
+            counts[part] = len(theirs)
+    with reading(dst, "weights") as weights:
+        return problems, digest(weights), counts
 
 
 class Tensors(Mapping[str, np.ndarray]):
@@ -155,7 +125,8 @@ def file_of(path: Path, part: str) -> Path:
     return path / PARTS[part] if path.is_dir() else path
 
 
-def _files(path: Path, kind: str, parts: set[str]) -> dict[str, Any]:
+def _files(path: Path, kind: str, parts: set[str], place: Path) -> dict[str, Any]:
+    """The entry of a checkpoint at `path`, whose place is or will be `place`."""
     names = [p for p in PARTS if p in parts] if path.is_dir() else ["weights"]
     digests = {part: sha256(file_of(path, part)) for part in names}
-    return {"path": path.as_posix(), "format": kind, "sha256": digests}
+    return {"path": place.as_posix(), "format": kind, "sha256": digests}

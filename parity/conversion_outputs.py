@@ -15,6 +15,9 @@ import numpy as np
 
 from parity import foreign, memory
 from parity.certificate import number
+from parity.formats import FOREIGN
+from parity.formats.format import Unsaid
+from parity.formats.kept import said
 from parity.tolerance import PRACTICE, proof_bound, rounding
 from vit_spec import Header, ViTConfig, count_parameters, parameters
 from vit_spec.layout import State
@@ -67,8 +70,7 @@ def check_memory(config: ViTConfig) -> None:
         raise ValueError(
             f"comparing the outputs of a model of {count_parameters(config):,} parameters needs "
             f"about {needed / 1e9:.1f} GB in float64, and {free / 1e9:.1f} GB of memory are free: "
-            "convert with --no-verify (verify=False), which compares bits alone, or where there "
-            "is more memory"
+            "convert with verify=False, which compares bits alone, or where there is more memory"
         )
 
 
@@ -168,8 +170,10 @@ def _read(path: Path, format: str, header: Header | None) -> tuple[Read, State]:
 
 
 def _read_back(path: Path, format: str, header: Header) -> tuple[Read, State]:
-    """A target by what it says of itself, or as `header` if it does not say which model it is."""
+    """A target by what it says of itself; as `header` only if its format has no place for that."""
     try:
-        return _read(path, format, None)
-    except ValueError:
+        if format in FOREIGN:
+            said(header, FOREIGN[format])
+    except Unsaid:
         return _read(path, format, header)
+    return _read(path, format, None)

@@ -5,6 +5,7 @@ No framework is imported. What the formats of others are is in `parity.formats`.
 A directory may hold a training state too, see `vit_spec.training_state`.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from parity import conversion_outputs as outputs
-from parity import foreign, orbax
+from parity import foreign, orbax, targets
+from parity.certificate_file import beside
+from parity.certificate_file import write as write_certificate
 from parity.containers.hub import downloaded, is_address, names_file
-from parity.containers.names import SUFFIXES
-from parity.conversion import certify, certify_foreign
+from parity.containers.names import TORCH
+from parity.conversion import compared
 from parity.formats import FOREIGN
 from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, training_state
 from vit_spec.layout import State
@@ -63,23 +66,49 @@ def convert(
     Args:
         src: a directory or a file of one of `FORMATS`, or `hf://ORG/NAME[@REVISION][/FILE]`; of a
             run that is not finished, `RUN/checkpoints/STEP`.
-        dst: a directory (`vitwin`) or a `.safetensors` file; must not exist as the other kind.
+        dst: a directory or a file, as the format has it. What is there is replaced, in one step,
+            if a conversion to the same format wrote it (`parity.targets`), or if it is one file of
+            tensors of the same kind.
         source: a format's name; None: told from the content.
         target: a format's name; None: `vitwin` for a directory, `safetensors` for such a file.
         model: what a file is that does not say so itself: a config, a variant's name, or the path
             of a checkpoint or of its `config.json`.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
             `DST.parity.json` beside a file, `parity.json` inside a directory.
-        verify: compare the outputs of both sides too, in float64, for the certificate: the source
-            as the JAX twin, the target as the PyTorch one. The command does so by default. Without
-            JAX or PyTorch the certificate says that bits alone were compared.
+        verify: compare bits and the outputs of both sides, in float64: the source as the JAX twin,
+            the target as the PyTorch one. The command does so by default. Without JAX or PyTorch
+            the certificate says that bits alone were compared. With neither argument the target is
+            not read back.
 
     Raises:
         Disagreement: the outputs of both sides are not the same.
+        FileExistsError: the target's place has something else.
         OSError: the target reads back other than it was written, or the disk refuses.
         FileNotFoundError, ValueError: no such file; damaged; unknown format, or one that cannot
             hold the model; tensors that do not fit the config, all in one message.
     """
+    return converted(
+        src,
+        dst,
+        source=source,
+        target=target,
+        model=model,
+        certificate=certificate,
+        verify=verify,
+    )[0]
+
+
+def converted(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    source: str | None,
+    target: str | None,
+    model: ViTConfig | str | os.PathLike[str] | None,
+    certificate: bool,
+    verify: bool,
+) -> tuple[Path, dict[str, Any]]:
+    """What `convert` does; returns the certificate too, {} if nothing was compared."""
     address, src, dst = os.fspath(src), located(src), local(dst)
     source, target = source or told(src), target or format_of(dst)
     for name, known in ((source, FORMATS), (target, TARGETS)):
@@ -87,23 +116,35 @@ def convert(
             raise ValueError(unknown_name("format", name, known))
     if _overwrites(dst.resolve(), src.resolve()):
         raise ValueError(f"{dst} would overwrite what is read of {src}: choose another target")
-    formats, parts = (source, target), {"weights"}
-    with foreign.opened_as(src, source, _said(src, source, model)) as opened:
-        header = opened.header
-        reason = _reason(header, verify and certificate)
-        if target == source == "vitwin" and training_state.has_training(src):
-            state = checkpoint.read_tensors(checkpoint.weights_file(src))
-            training_state.write(dst, training_state.read_beside(src, header, state))
-            parts.add("training")
-        else:
-            foreign.write(dst, target, opened)
-    if certificate:
-        more = _more(address, src, dst, formats, header, reason)
-        if not set(formats) <= set(foreign.OURS):
-            _agreed(certify_foreign(src, dst, formats, header, more), more)
-        else:
-            _agreed(certify(src, dst, formats, header, parts, more), more)
-    return dst
+    targets.check_replaceable(dst, target)
+    training, record = target == source == "vitwin" and training_state.has_training(src), {}
+    with contextlib.ExitStack() as stack:
+        with foreign.opened_as(src, source, _said(src, source, model)) as opened:
+            header, reason = opened.header, _reason(opened.header, verify)
+            place = stack.enter_context(targets.staged(dst))
+            if training:
+                state = checkpoint.read_tensors(checkpoint.weights_file(src))
+                training_state.write(place, training_state.read_beside(src, header, state))
+            else:
+                foreign.write(place, target, opened)
+        if certificate or verify:
+            formats = (source, target)
+            record = compared(src, dst, formats, header, at=place, training=training)
+            record |= {"address": address} if is_address(address) else {}
+            record["outputs"] = (
+                outputs.none(reason) if reason else outputs.measured(src, place, formats, header)
+            )
+        failed = bool(record) and record["outputs"]["verdict"] == outputs.FAIL
+        if certificate:
+            write_certificate(beside(place), record)
+        elif failed:
+            raise outputs.Disagreement(f"{_said_of(record)}; nothing was written: please report it")
+    if failed:
+        raise outputs.Disagreement(
+            f"{_said_of(record)}; do not use it; {beside(dst)} records this: please report it with "
+            "that file"
+        )
+    return dst, record
 
 
 def read(
@@ -114,8 +155,6 @@ def read(
     `path` and `model` are as those of `convert`. Raises what `convert` does.
     """
     place = located(path)
-    if not place.exists():
-        raise FileNotFoundError(f"{place} does not exist")
     source = told(place)
     with foreign.opened_as(place, source, _said(place, source, model)) as opened:
         names = parameters(opened.header.config)
@@ -129,8 +168,6 @@ def inspect(path: str | os.PathLike[str]) -> Summary:
     """
     path = located(path)
     kind = told(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
     if kind not in foreign.OURS:
         with foreign.opened_as(path, kind, None) as opened:
             shapes = parameters(opened.header.config)
@@ -162,6 +199,12 @@ def _overwrites(dst: Path, src: Path) -> bool:
     )
 
 
+def _said_of(record: dict[str, Any]) -> str:
+    """About outputs that are not the same."""
+    found = outputs.text(record["outputs"])
+    return f"the target computes something else than the source: {found}"
+
+
 def _reason(header: Header, verify: bool) -> str:
     """Why outputs are not compared; known before anything is written."""
     if not verify:
@@ -170,23 +213,6 @@ def _reason(header: Header, verify: bool) -> str:
         return reason
     outputs.check_memory(header.config)
     return ""
-
-
-def _more(
-    address: str, src: Path, dst: Path, formats: tuple[str, str], header: Header, reason: str
-) -> dict[str, Any]:
-    """What the certificate says beside the bits."""
-    found = outputs.none(reason) if reason else outputs.measured(src, dst, formats, header)
-    return {"outputs": found} | ({"address": address} if is_address(address) else {})
-
-
-def _agreed(certificate: Path, more: dict[str, Any]) -> None:
-    """Raises `Disagreement` if the outputs that were compared are not the same."""
-    if more["outputs"]["verdict"] == outputs.FAIL:
-        raise outputs.Disagreement(
-            f"the target computes something else than the source: {outputs.text(more['outputs'])}; "
-            f"do not use it; {certificate} records this: please report it with that file"
-        )
 
 
 def located(path: str | os.PathLike[str]) -> Path:
@@ -214,19 +240,26 @@ def format_of(path: Path) -> str:
         return "safetensors"
     if path.is_dir() or path.suffix == "":
         return "vitwin"
+    kind = "npz" if path.suffix == ".npz" else "torch" if path.suffix in TORCH else None
+    files = [name for name, form in FOREIGN.items() if form.file is None and form.kind == kind]
+    if files:
+        raise ValueError(
+            f"{path} may have several formats: say which, such as target={files[0]!r}; those of "
+            f"such a file are {', '.join(files)}"
+        )
     raise ValueError(
-        f"{path} has no known format: name it *.safetensors or a directory, "
-        f"or say which of {', '.join(FORMATS)} it is"
+        f"the name of {path} says no format: name it *.safetensors or a directory, or say which, "
+        f"such as target='timm'; formats: {', '.join(TARGETS)}"
     )
 
 
 def told(path: Path) -> str:
     """The format of a checkpoint that exists, from its content; ours if nothing else is named."""
-    if not path.exists() and path.suffix in SUFFIXES:
+    if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if orbax.is_step(path):
         return orbax.FORMAT
-    if not path.exists() or foreign.is_ours(path):
+    if foreign.is_ours(path):
         return format_of(path)
     try:
         return foreign.tell(path)
@@ -249,8 +282,8 @@ def _said(
     except ValueError as error:
         if "no vitwin header" in str(error):
             raise ValueError(
-                f"{src} does not say which model it is: give model=, e.g. --model B/16 or "
-                f"--model path/to/config.json"
+                f"{src} does not say which model it is: give model='B/16', the name of a variant, "
+                "or model='config.json', the path of a config"
             ) from error
         raise
     return None

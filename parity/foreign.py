@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import containers, orbax
+from parity import containers, orbax, targets
 from parity.containers.blocks import contiguous
 from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
@@ -52,8 +52,8 @@ def tell(path: Path) -> str:
     what = f"is any of {', '.join(found)}" if found else "has no known format"
     names = ", ".join(list(given.shapes)[:3])
     raise ValueError(
-        f"{path} {what} (its tensors are {names}, ...): say which with source=, e.g. "
-        f"--from {(found or list(FOREIGN))[0]}; formats: {', '.join([*OURS, *FOREIGN])}"
+        f"{path} {what} (its tensors are {names}, ...): say which, such as "
+        f"source={(found or list(FOREIGN))[0]!r}; formats: {', '.join([*OURS, *FOREIGN])}"
     )
 
 
@@ -97,10 +97,15 @@ def opened_as(path: Path, format: str, header: Header | None) -> Iterator[Source
         given = _given(path, opened)
         places = form.places(given)
         given = replace(given, shapes={n: given.shapes[place] for n, place in places.items()})
-        header = header or form.config_from(given)
-        config = header.config
-        lines, ours = form.rules(config), parameters(config)
-        check_inward(lines, ours, given.shapes, where=f"{path} ({format})")
+        try:
+            header = header or form.config_from(given)
+            config = header.config
+            lines, ours = form.rules(config), parameters(config)
+            check_inward(lines, ours, given.shapes, where=f"{path} ({format})")
+        except (ValueError, LookupError, TypeError) as error:
+            if form.matches(given):
+                raise
+            raise ValueError(_unlike(path, form, given, error)) from error
         found = {n: np.dtype(opened.tensors[place].dtype) for n, place in places.items()}
         yield Source(
             header=header,
@@ -135,36 +140,28 @@ def planned(source: Source, format: str) -> Target:
 
 
 def write(dst: Path, format: str, source: Source) -> None:
-    """Writes a checkpoint; what was there before stays whole until the new file is complete."""
+    """Writes a checkpoint where nothing is. Raises `ValueError` if the format cannot hold it."""
     target, header = planned(source, format), source.header
     form: Format | None = FOREIGN.get(format)
     files = {} if form is None else form.config_to(header)
-    directory = format == "vitwin" if form is None else form.file is not None
-    kind = "safetensors" if form is None else form.kind
-    if not directory and dst.is_dir():
-        raise IsADirectoryError(
-            f"{dst} is a directory; the format {format} is one file: name it, e.g. "
-            f"{dst / 'model'}.{'pth' if kind == 'torch' else kind}"
-        )
-    if directory:
-        checkpoint.make_directory(dst)
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    name = checkpoint.WEIGHTS if form is None else form.file
-    texts = {other: json.dumps(content, indent=2) + "\n" for other, content in files.items()}
+    texts = {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
     if format == "vitwin":
         texts = {checkpoint.CONFIG: header.to_json()}
-    metadata = {"format": "pt"} | ({"vitwin": header.to_json()} if form is None else {})
-    with contextlib.ExitStack() as stack:  # all are complete before the first takes its place
-        for other, text in texts.items():
-            temporary = stack.enter_context(checkpoint.replacing(dst / other))
+    name = targets.file_in(format)
+    if name is not None:
+        checkpoint.make_directory(dst)
+    for other, text in texts.items():
+        with checkpoint.replacing(dst / other) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        containers.write(
-            dst / name if directory and name else dst,
-            kind,
-            target.infos,
-            target.read,
-            metadata=metadata if kind == "safetensors" else None,
-        )
+    metadata = {"format": "pt"} | ({"vitwin": header.to_json()} if form is None else {})
+    kind = targets.kind(format)
+    containers.write(
+        dst if name is None else dst / name,
+        kind,
+        target.infos,
+        target.read,
+        metadata=metadata if kind == "safetensors" else None,
+    )
 
 
 def ignored(path: Path, format: str) -> list[str]:
@@ -229,6 +226,17 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 def _matching(given: Given) -> list[str]:
     return [name for name, format in FOREIGN.items() if format.matches(given)]
+
+
+def _unlike(path: Path, form: Format, given: Given, error: Exception) -> str:
+    """What a checkpoint looks like that was said to be of another format."""
+    found = ["vitwin"] if is_ours(path) else _matching(given)
+    like = f"{' or '.join(found)} in {given.kind}" if found else f"no known format in {given.kind}"
+    why = f" ({error})" if isinstance(error, ValueError) else ""
+    return (
+        f"{path} does not look like {form.name} but like {like}{why}: let the format be told from "
+        "the content, or give another one"
+    )
 
 
 def _given(path: Path, opened: Any) -> Given:

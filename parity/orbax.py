@@ -20,6 +20,11 @@ def is_step(path: Path) -> bool:
 
 def read(path: Path) -> tuple[Header, State]:
     """Header and weights in PyTorch's layout. Raises `ValueError` for damage."""
+    if not is_step(path):
+        raise ValueError(
+            f"{path} is no step of a training run, which has the folders state and run: give "
+            "RUN/checkpoints/STEP"
+        )
     try:
         from vit_jax.run_weights import read_run_checkpoint
     except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ CANDIDATES = (
     "open_clip_pytorch_model.bin",
     "flax_model.msgpack",
 )
-SUFFIXES = (".safetensors", ".npz", ".msgpack", ".pth", ".pt", ".bin")
+TORCH = (".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".npz", ".msgpack", *TORCH)
 BESIDE = ("preprocessor_config.json", "open_clip_config.json")
 """What lies beside the weights and says more of a model than its `config.json`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parity.containers.container import Container
-from parity.containers.files import File, shown
+from parity.containers.files import BrokenFile, File, reading, shown
 from parity.containers.hub import downloaded, is_address
 from parity.containers.msgpack_file import MsgpackFile
 from parity.containers.names import CANDIDATES, INDEX, SUFFIXES
@@ -43,6 +43,20 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Container]:
         yield container
     finally:
         container.close()
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind of container that a file is, without loading it; None if it is none."""
+    try:
+        with reading(path) as file:
+            start = file.read(0, min(file.size, len(LEGACY)))
+            zipped = members(file) if start.startswith(b"PK") else []
+        if start == LEGACY or any(member.name.endswith("/data.pkl") for member in zipped):
+            return TorchFile.kind
+        with opened(path) as container:
+            return container.kind
+    except BrokenFile:
+        return None
 
 
 def _open(path: Path, *, shards: bool) -> Container:

@@ -59,7 +59,7 @@ def write(
             write_safetensors(out, tensors, checked, metadata or {})
         else:
             _WRITERS[kind](out, tensors, checked)
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
 
 
 class _Flowing(io.FileIO):
@@ -77,8 +77,8 @@ class _Flowing(io.FileIO):
         return count
 
 
-def _flush_directory(folder: Path) -> None:
-    """The rename itself reaches the disk, too."""
+def flush_directory(folder: Path) -> None:
+    """Waits until the disk has the names in a folder, such as those after a rename."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

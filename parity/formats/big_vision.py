@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity.formats.format import Format, Given, depth_of, fields_of
+from parity.formats.format import Format, Given, Unsaid, depth_of, fields_of
 from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm, pooling
 from parity.formats.table import Rule, lines, our_shapes, stack
@@ -86,9 +86,10 @@ def config_from(is_stacked: bool) -> Callable[[Given], Header]:
         fields = fields_of(our_shapes(lines(rules, depth), found), where="the npz file")
         fields |= {"num_heads": kernel[-2], "activation": "gelu_tanh"}
         if "params/pos_embedding" not in found:
-            raise ValueError(
+            raise Unsaid(
                 "the npz file has no params/pos_embedding, so its position embedding is fixed and "
-                "its image size is not known: give model=, a config with pos_embed='sincos2d'"
+                "its image size is not known: give a config with pos_embed 'sincos2d' by "
+                "model='config.json'"
             )
         return Header(
             config=ViTConfig.from_dict(fields | {"class_token_position": False}),

@@ -18,6 +18,10 @@ LAYER_SCALE = 1e-5
 """Initial value of a LayerScale whose file holds only the trained one; DeiT III's and DINOv2's."""
 
 
+class Unsaid(ValueError):
+    """A checkpoint does not say which model it is: what says it otherwise is `model=`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """All that a checkpoint says of itself, without its values."""
@@ -96,7 +100,7 @@ def unlisted(
 def needed(config: Json | None, names: Iterable[str], *, where: str) -> Json:
     """A config with all of `names`; raises `ValueError` naming all that are missing."""
     if config is None:
-        raise ValueError(f"{where} has no config.json beside it: give model=, e.g. --model B/16")
+        raise Unsaid(f"{where} has no config.json beside it: say which model by model='B/16'")
     lacking = [name for name in names if name not in config]
     if lacking:
         raise ValueError(f"the config.json of {where} lacks {', '.join(lacking)}")
@@ -179,9 +183,9 @@ def _positions(shapes: Shapes, fields: Json, sizes: Sequence[tuple[int, int]], w
     own = token and math.isqrt(rows) ** 2 != rows
     side = math.isqrt(rows - own)
     if side * side != rows - own:
-        raise ValueError(
+        raise Unsaid(
             f"{where} has {rows} positions, which are no square grid, so its image size is not "
-            f"known: give model=, a config with image_size, e.g. --model config.json"
+            f"known: give a config with image_size by model='config.json'"
         )
     image = side_or_pair((side * p, side * q))
     return {"image_size": image, "class_token_position": own or not token}

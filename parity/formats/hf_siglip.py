@@ -63,7 +63,8 @@ def config_from(given: Given) -> Header:
     if not attributes["vision_use_head"]:
         raise ValueError(
             "vision_use_head false: without its attention pooling the model returns tokens, and "
-            "every model of ours pools them; give model=, a config with another pool"
+            "every model of ours pools them; give a config with another pool by "
+            "model='config.json'"
         )
     config = ViTConfig(
         **fields,

@@ -2,7 +2,7 @@
 
 import math
 
-from parity.formats.format import Format, Given
+from parity.formats.format import Format, Given, Unsaid
 from parity.formats.table import their_shapes
 from vit_spec import Header, ViTConfig, parameters
 
@@ -25,16 +25,9 @@ def lost(header: Header, form: Format) -> list[str]:
     config = header.config
     if reasons := form.expresses(config):
         raise ValueError(f"{form.name} cannot hold this model: {'; '.join(reasons)}")
-    files = form.config_to(header)
-    given = Given(
-        shapes=their_shapes(form.rules(config), parameters(config)),
-        kind=form.kind,
-        config=files.get("config.json"),
-        files=files,
-    )
     try:
-        again = form.config_from(given)
-    except ValueError as error:
+        again = said(header, form)
+    except Unsaid as error:
         return [f"to read it back say which model it is: {error}"]
     changes = _changes(config, again.config)
     if hard := [text for name, text in changes.items() if name not in SOFT]:
@@ -44,6 +37,18 @@ def lost(header: Header, form: Format) -> list[str]:
     if header.labels is not None and again.labels != header.labels:
         remarks.append(f"the names of the {len(header.labels)} classes are not kept")
     return remarks
+
+
+def said(header: Header, form: Format) -> Header:
+    """The header that the target says by itself. Raises `Unsaid` if it does not say its model."""
+    files = form.config_to(header)
+    given = Given(
+        shapes=their_shapes(form.rules(header.config), parameters(header.config)),
+        kind=form.kind,
+        config=files.get("config.json"),
+        files=files,
+    )
+    return form.config_from(given)
 
 
 def _changes(config: ViTConfig, again: ViTConfig) -> dict[str, str]:

@@ -6,7 +6,7 @@ Of a checkpoint of both towers the visual one is read, and written alone. Layer 
 
 from typing import Any
 
-from parity.formats.format import Format, Given, Json, inferred, unlisted
+from parity.formats.format import Format, Given, Json, Unsaid, inferred, unlisted
 from parity.formats.hf_clip import DEFAULT
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules, reshaped
@@ -62,9 +62,9 @@ def config_from(given: Given) -> Header:
     """Sizes from the shapes; heads, activation and pooling from open_clip_config.json."""
     content = given.files.get(CONFIG)
     if content is None:
-        raise ValueError(
+        raise Unsaid(
             f"there is no {CONFIG} beside the file, so its activation is not known (OpenAI has "
-            "quick_gelu, most others gelu): give model=, a config, e.g. --model config.json"
+            "quick_gelu, most others gelu): give a config by model='config.json'"
         )
     model = content["model_cfg"]
     unlisted(model.get("vision_cfg", {}), TOWER, IGNORED, where=f"vision_cfg of {CONFIG}")

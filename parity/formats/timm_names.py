@@ -27,7 +27,7 @@ def facts(name: str, width: int) -> dict[str, Any]:
     if not re.match(r"(vit|deit|deit3|flexivit|test_vit)_?", name) or re.fullmatch(OTHER, name):
         raise ValueError(
             f"timm's {name} is not a plain ViT as this package has it, or not known to be: "
-            "give model=, a config of ours, if it is"
+            "if it is, give a config of ours by model='config.json'"
         )
     heads = OWN_HEADS.get(name) or (
         DINOV2_GIANT if "giant" in name and width == 1536 and "siglip" not in name else None

@@ -45,6 +45,11 @@ def test_mutants_refuses_a_name_that_no_bug_has(capsys):
     assert "no bug has" in capsys.readouterr().err
 
 
+def test_the_list_of_mutants_runs_none(capsys):
+    assert main(["mutants", "--list", "--only", "training"]) == 0
+    assert "moving average warmed up" in capsys.readouterr().out
+
+
 def test_an_internal_error_is_no_mismatch(capsys, monkeypatch):
     monkeypatch.setattr("parity.cli.variants", lambda: 1 / 0)
     assert main(["variants"]) == 2

@@ -1,5 +1,6 @@
 """Conversion of files, and what the command line says of it."""
 
+import re
 import subprocess
 import sys
 
@@ -112,14 +113,41 @@ def test_the_command_check_returns_0_for_equal_and_1_for_different_files(
         ),
         (["check", "no/such/dir"], "no/such/dir does not exist"),
         (["inspect", "nothing.safetensors"], "nothing.safetensors does not exist"),
-        (["inspect", "weights.zip"], "no known format"),
+        (["inspect", "weights.zip"], "weights.zip does not exist"),
+        (["convert", "nothing", "x", "--from", "orbax"], "nothing is no step of a training run"),
     ],
-    ids=["variant", "path_or_name", "alias", "case", "model", "path", "file", "format"],
+    ids=["variant", "path_or_name", "alias", "case", "model", "path", "file", "format", "step"],
 )
 def test_broken_input_exits_with_2_and_one_line(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ours", "x.npz"], "such as --to augreg; those of such a file are augreg, big_vision, "),
+        (["ours", "x.pth"], "those of such a file are torchvision, deit, deit3, mae, dino, dinov2"),
+        (["ours", "x.foo"], "or say which, such as --to timm; formats: vitwin, safetensors, timm"),
+        (["ours", "x", "--from", "orbax"], "has the folders state and run: give RUN/checkpoints/"),
+        (["ours", "x", "--from", "augreg"], "not look like augreg but like vitwin in safetensors"),
+        (["ours", "x", "--from", "big_vision"], "not look like big_vision but like vitwin in saf"),
+        (["ours", "x", "--from", "hf_vit"], "not look like hf_vit but like vitwin in safetensors"),
+        (["none.npz", "x"], "say which, such as --from timm; formats: vitwin"),
+        (["foreign.safetensors", "x"], "give --model B/16, the name of a variant, or --model con"),
+    ],
+)
+def test_hints_are_in_words_of_the_command(
+    arguments, message, directory, foreign, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    directory.rename("ours")
+    np.savez("none.npz", a=np.zeros(2))
+    assert main(["convert", *arguments, "--no-verify"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not re.search("source=|target=|model=|verify=|, orbax", error), error
 
 
 def test_inspect_lists_config_and_tensors(directory, capsys):

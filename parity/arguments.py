@@ -1,0 +1,95 @@
+"""What the command `parity` is given: its subcommands and their options."""
+
+import argparse
+
+from parity.convert import FORMATS, TARGETS
+from parity.report import LEVELS
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command `parity`; what it parses has the name of its `command`."""
+    found = argparse.ArgumentParser(
+        prog="parity", description="Port ViT weights between JAX and PyTorch, and prove it."
+    )
+    commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    check = commands.add_parser(
+        "check", help="compare both sides: outputs, layers, gradients, training"
+    )
+    check.add_argument(
+        "model", metavar="NAME|DIR|FILE", help="variant (random weights) or checkpoint"
+    )
+    check.add_argument(
+        "--against", metavar="DIR|FILE", help="checkpoint for the PyTorch side; default: the same"
+    )
+    check.add_argument(
+        "--level", choices=LEVELS, default="training", help="each level includes those before it"
+    )
+    check.add_argument(
+        "--dtype", nargs="+", choices=DTYPES, default=["float64"], help="float64 is the proof"
+    )
+    check.add_argument("--batch-size", type=int, default=3, help="images in a batch (default: 3)")
+    check.add_argument(
+        "--steps", type=int, default=20, help="AdamW steps of the level training (default: 20)"
+    )
+    check.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
+    check.add_argument("--json", metavar="FILE", help="write a certificate for `parity verify`")
+    check.add_argument("--html", metavar="FILE", help="write the report as a page")
+
+    verification = commands.add_parser("verify", help="repeat what a certificate records")
+    verification.add_argument("certificate", metavar="CERTIFICATE")
+    verification.add_argument(
+        "--model", metavar="NAME|DIR|FILE", help="default: what the certificate names"
+    )
+    verification.add_argument(
+        "--against", metavar="DIR|FILE", help="PyTorch side, or source of a conversion"
+    )
+
+    diagnosis = commands.add_parser("diagnose", help="where two models differ, and why")
+    diagnosis.add_argument("model", metavar="A", help="checkpoint of the JAX side")
+    diagnosis.add_argument("twin", metavar="B", help="checkpoint of the PyTorch side")
+    diagnosis.add_argument("--level", choices=LEVELS, default="gradients")
+
+    bugs = commands.add_parser(
+        "mutants", help="how many known bugs the checks catch, and how many the diagnosis names"
+    )
+    bugs.add_argument("--only", metavar="TEXT", default="", help="bugs whose name or group has it")
+    bugs.add_argument("--list", action="store_true", help="only the names and groups of the bugs")
+    bugs.add_argument("--seeds", type=int, default=200, help="healthy pairs (default: 200)")
+    bugs.add_argument("--json", metavar="FILE", help="write everything that was measured")
+
+    conversion = commands.add_parser("convert", help="rewrite a checkpoint in another format")
+    conversion.add_argument("src", metavar="SRC")
+    conversion.add_argument("dst", metavar="DST")
+    conversion.add_argument(
+        "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from content"
+    )
+    conversion.add_argument(
+        "--to", dest="target", choices=TARGETS, help="format of DST; default: told from the path"
+    )
+    conversion.add_argument(
+        "--model",
+        metavar="NAME|FILE|DIR",
+        help="variant, config.json or checkpoint directory, for a file without a config of its own",
+    )
+    conversion.add_argument(
+        "--no-certificate",
+        dest="certificate",
+        action="store_false",
+        help="write no certificate; DST is compared with SRC all the same, unless with --no-verify",
+    )
+    conversion.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="compare bits alone, not the outputs of both sides; imports no framework",
+    )
+
+    inspection = commands.add_parser("inspect", help="what a checkpoint holds")
+    inspection.add_argument("path", metavar="FILE|DIR")
+
+    commands.add_parser("formats", help="all formats of checkpoints")
+    commands.add_parser("variants", help="all variants with sizes and parameter counts")
+    return found

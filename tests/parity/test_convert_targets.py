@@ -1,0 +1,244 @@
+"""What a conversion replaces, and that its target is the old one or the new one at any time."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import parity
+from parity import conversion_outputs, foreign
+from parity.cli import main
+from tests.parity.format_oracles import assert_same_bits
+from tests.twin_models import TINY
+from vit_spec import Header, checkpoint, parameters
+
+
+def write(path, seed, **changes):
+    """A checkpoint of random float32 weights that transformers' ViT and timm can hold."""
+    config = TINY.replace(pos_embed_antialias=False, **changes)
+    rng = np.random.default_rng(seed)
+    shapes = parameters(config).items()
+    state = {name: rng.normal(size=shape).astype("float32") for name, shape in shapes}
+    checkpoint.write(path, Header(config=config), state)
+    return path
+
+
+@pytest.fixture
+def ours(tmp_path):
+    return write(tmp_path / "ours", 0)
+
+
+@pytest.fixture
+def other(tmp_path):
+    return write(tmp_path / "other", 1)
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def a_run(place, other):
+    write(place, 1)
+    (place / "checkpoints" / "8").mkdir(parents=True)
+    (place / "metrics.jsonl").write_text("{}")
+
+
+def a_saved_model(place, other):
+    write(place, 1)
+
+
+def a_folder_of_others(place, other):
+    place.mkdir()
+    (place / "notes.txt").write_text("mine")
+
+
+def a_text(place, other):
+    place.write_text("mine")
+
+
+def another_format(place, other):
+    parity.convert(other, place, target="timm")
+
+
+def a_changed_output(place, other):
+    parity.convert(other, place, target="hf_vit")
+    with (place / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\7")
+
+
+def an_output_with_more(place, other):
+    parity.convert(other, place, target="hf_vit")
+    (place / "notes.txt").write_text("mine")
+
+
+def an_archive(place, other):
+    np.savez(place.with_suffix(".npz"), a=np.zeros(2))
+    place.with_suffix(".npz").rename(place)
+
+
+@pytest.mark.parametrize(
+    ("there", "target", "message"),
+    [
+        (a_run, "vitwin", "a directory with checkpoints, config.json, metrics.jsonl, model.saf"),
+        (a_run, "safetensors", "is a directory, and safetensors is one file"),
+        (
+            a_saved_model,
+            "vitwin",
+            "with config.json, model.safetensors, without a certificate",
+        ),
+        (a_folder_of_others, "hf_vit", "a directory with notes.txt, without a certificate"),
+        (a_folder_of_others, "torchvision", "is one file, such as .*x/model.pth"),
+        (a_text, "hf_vit", "is a file, and hf_vit is a directory"),
+        (a_text, "safetensors", "is no file of tensors, and safetensors is one of safetensors"),
+        (an_archive, "safetensors", "is a file of npz, and safetensors is one of safetensors"),
+        (another_format, "hf_vit", "is a directory of timm"),
+        (a_changed_output, "hf_vit", "not as it was converted: model.safetensors changed"),
+        (an_output_with_more, "hf_vit", "holds notes.txt beside the output of a conversion"),
+    ],
+)
+def test_what_no_such_conversion_wrote_is_refused_and_stays(
+    there, target, message, ours, other, tmp_path, capsys
+):
+    there(tmp_path / "x", other)
+    before = files(tmp_path)
+    with pytest.raises(FileExistsError, match=message + ".*choose another path, or remove it"):
+        parity.convert(ours, tmp_path / "x", target=target)
+    assert files(tmp_path) == before
+    assert main(["convert", str(ours), str(tmp_path / "x"), "--to", target]) == 2
+    assert "choose another path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "part.safetensors"])
+def test_no_file_comes_into_the_directory_of_another_checkpoint(name, ours, other):
+    if name.startswith("part"):
+        (other / "model.safetensors").rename(other / name)
+    before = files(other)
+    target = "safetensors" if name.endswith("safetensors") else "deit"
+    with pytest.raises(FileExistsError, match="other is the directory of a checkpoint, which"):
+        parity.convert(ours, other / name, target=target)
+    assert files(other) == before
+
+
+@pytest.mark.parametrize("target", ["hf_vit", "vitwin", "hf_flax_vit", "safetensors", "deit"])
+def test_the_output_of_the_same_conversion_is_replaced(target, tmp_path):
+    config = {"width": 128}  # two heads of 64 channels, as files without heads are read
+    ours, other = write(tmp_path / "ours", 0, **config), write(tmp_path / "other", 1, **config)
+    place = tmp_path / ("x.safetensors" if target == "safetensors" else "x")
+    parity.convert(other, place, target=target)
+    before = {path.name for path in tmp_path.iterdir()}
+    parity.convert(ours, place, target=target)
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert parity.verify(place if place.is_dir() else f"{place}.parity.json").passed
+    assert_same_bits(ours, parity.convert(place, tmp_path / "back", source=target))
+
+
+@pytest.mark.parametrize("place", ["empty", "here", "link"])
+def test_empty_and_linked_directories_stay_where_they_are(
+    place, ours, other, tmp_path, monkeypatch
+):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    if place == "link":
+        parity.convert(other, folder, target="hf_vit")
+        (tmp_path / "link").symlink_to(folder)
+    elif place == "here":
+        monkeypatch.chdir(folder)
+    target = {"empty": folder, "here": ".", "link": tmp_path / "link"}[place]
+    inode = folder.stat().st_ino
+    parity.convert(ours, target, target="hf_vit")
+    assert parity.verify(target).passed
+    assert (tmp_path / "link").is_symlink() if place == "link" else folder.stat().st_ino == inode
+    names = {"config.json", "model.safetensors", "parity.json", "preprocessor_config.json"}
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def test_the_weights_come_last_into_an_empty_directory(ours, tmp_path, monkeypatch):
+    (tmp_path / "x").mkdir()
+    rename, seen = type(tmp_path).rename, []
+
+    def failing(self, target):
+        seen.append(target.name)
+        if target.name == "model.safetensors":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", failing)
+    with pytest.raises(OSError, match="No space"):
+        parity.convert(ours, tmp_path / "x", target="hf_vit")
+    assert len(seen) == 4 and not any((tmp_path / "x").iterdir())
+
+
+def test_a_certificate_does_not_outlive_its_file(ours, other, tmp_path):
+    file = parity.convert(other, tmp_path / "x.safetensors")
+    parity.convert(ours, file, certificate=False)
+    assert not (tmp_path / "x.safetensors.parity.json").exists()
+    assert_same_bits(ours, file)
+
+
+@pytest.mark.parametrize(
+    ("format", "suffix", "modes"),
+    [
+        ("hf_vit", "", ("kill", "fail", "kill-aside")),
+        ("safetensors", ".safetensors", ("kill", "fail")),
+    ],
+)
+def test_whatever_step_is_the_last_the_old_or_the_new_one_is_there(format, suffix, modes, tmp_path):
+    write(tmp_path / "a", 0)
+    write(tmp_path / "b", 1, activation="quick_gelu")  # of the same shapes: a mix would load
+    command = [sys.executable, "-m", "tests.parity.interruptions"]
+    command += [str(tmp_path), format, suffix, *modes]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for mode in modes:
+        found = [row.split()[1:] for row in result.stdout.splitlines() if row.split()[0] == mode]
+        states = [" ".join(row[:-1]) for row in found]
+        assert set(states) <= {"old", "new", "old aside"} and states[0] == "old", states
+        assert states[-1] == "new" and len(states) > 20
+        assert states.count("old aside") == (mode == "kill-aside")
+        if "fail" in mode:
+            assert {row[-1] for row in found if row[0] == "old"} == {"0"}  # nothing was left
+
+
+@pytest.mark.parametrize("broken", ["config.json", "preprocessor_config.json"])
+def test_a_target_with_a_broken_config_is_not_verified_as_if_it_said_none(
+    broken, ours, tmp_path, monkeypatch
+):
+    written = foreign.write
+
+    def faulty(dst, format, source):
+        written(dst, format, source)
+        content = json.loads((dst / broken).read_text())
+        (dst / broken).write_text(json.dumps(content | {"resample": 9, "use_rope": True}))
+
+    monkeypatch.setattr(foreign, "write", faulty)
+    with pytest.raises(ValueError, match="use_rope True|resample 9"):
+        parity.convert(ours, tmp_path / "x", target="hf_vit", verify=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_target_whose_format_has_no_place_for_the_config_is_verified(tmp_path):
+    said = {"pos_embed": "sincos2d", "activation": "gelu_tanh", "class_token": False}
+    ours = write(tmp_path / "ours", 0, pool="mean", **said)
+    file = parity.convert(ours, tmp_path / "x.npz", target="big_vision", verify=True)
+    record = json.loads((tmp_path / f"{file.name}.parity.json").read_text())
+    assert record["outputs"]["verdict"] == "PASS"
+    assert "say which model it is" in record["remarks"][0]
+
+
+def test_without_a_certificate_outputs_are_compared_all_the_same(
+    ours, tmp_path, capsys, monkeypatch
+):
+    command = ["convert", str(ours), str(tmp_path / "x"), "--to", "timm", "--no-certificate"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "outputs of both sides on 2 images" in out and "certificate:" not in out
+    assert not (tmp_path / "x" / "parity.json").exists()
+    monkeypatch.setattr(conversion_outputs, "proof_bound", lambda depth: -1.0)
+    command[2] = str(tmp_path / "y")
+    assert main(command) == 1
+    assert "nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "y").exists()
