@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from parity.certificate import certificate
 from parity.convert import convert, inspect, read
 from parity.findings import Cause, Diagnosis, Location
-from parity.html import html
-from parity.render import render, render_diagnosis
 from parity.report import LEVELS, Gap, Report
 from parity.rules import Names, Rule, fused, heads, permute
 from parity.verify import Verification, verify
@@ -20,6 +18,8 @@ from parity.verify import Verification, verify
 if TYPE_CHECKING:
     from parity.check import check
     from parity.functions import compare, diagnose
+    from parity.html import html
+    from parity.render import render, render_diagnosis
     from parity.structures import Image
     from parity.training_state import training_to_jax, training_to_torch
     from parity.transfer import transfer
@@ -58,11 +58,14 @@ __all__ = [
 ]
 
 
-_LAZY = {  # what needs a framework, and where it is
+_LAZY = {  # what needs a framework, or what few commands need, and where it is
     "Image": "parity.structures",
     "check": "parity.check",
     "compare": "parity.functions",
     "diagnose": "parity.functions",
+    "html": "parity.html",
+    "render": "parity.render",
+    "render_diagnosis": "parity.render",
     "to_jax": "parity.twins",
     "to_torch": "parity.twins",
     "training_to_jax": "parity.training_state",

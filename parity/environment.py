@@ -4,7 +4,6 @@ Importing this imports no framework; `environment` does.
 """
 
 import datetime
-import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable
@@ -91,6 +90,8 @@ def _framework(model: Any) -> str:
 
 
 def _version(package: str) -> str:
+    import importlib.metadata  # here, for it takes longer than most conversions' start
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,5 +1,6 @@
 """The table of variants, in timm's naming grammar: `vit_{size}_patch{patch}_{image size}`."""
 
+from functools import cache
 from typing import Any
 
 from vit_spec.config import ViTConfig
@@ -98,6 +99,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
+@cache
 def _table() -> dict[str, ViTConfig]:
     found = {}
     for template, fields, patches in FAMILIES:
@@ -119,7 +121,6 @@ def _table() -> dict[str, ViTConfig]:
     return found
 
 
-_VARIANTS = _table()
 ALIASES = {
     f"{SIZES[size][0]}/{patch}" + ("" if image == 224 else f"@{image}"): (
         f"vit_{size}_patch{patch}_{image}"
@@ -131,7 +132,7 @@ ALIASES = {
 
 def variants() -> list[str]:
     """Names of all variants, family by family, each small to large."""
-    return list(_VARIANTS)
+    return list(_table())
 
 
 def full_name(name: str) -> str:
@@ -140,15 +141,15 @@ def full_name(name: str) -> str:
     Raises `ValueError` listing the near names if there is no such variant.
     """
     full = ALIASES.get(name.removesuffix("@224"), name)
-    if full not in _VARIANTS:
-        known = [*_VARIANTS, *ALIASES]
+    if full not in _table():
+        known = [*_table(), *ALIASES]
         raise ValueError(unknown_name("variant", name, known) + " (all: `parity variants`)")
     return full
 
 
 def get(name: str, **overrides: Any) -> ViTConfig:
     """The config of a variant or alias, with some fields of `ViTConfig` overridden."""
-    return _VARIANTS[full_name(name)].replace(**overrides)
+    return _table()[full_name(name)].replace(**overrides)
 
 
 def get_if_no_path(name: str) -> ViTConfig:

@@ -64,10 +64,11 @@ def _changes(config: ViTConfig, again: ViTConfig) -> dict[str, str]:
         name for name in ("image_size", "patch_size")
         if _pair(getattr(config, name)) == _pair(getattr(again, name))
     }  # fmt: skip
+    after = again.to_dict()
     return {
         name: f"{name} {value!r} reads back as {other!r}"
         for name, value in config.to_dict().items()
-        if (other := again.to_dict()[name]) != value and name not in silent
+        if (other := after[name]) != value and name not in silent
     }
 
 
