@@ -134,6 +134,18 @@ def test_a_model_given_by_hand_reads_a_file_that_says_none(ours, tmp_path):
     assert_same_bits(ours, back)
 
 
+def test_dinov3_which_has_no_table_of_positions_is_refused(ours, tmp_path):
+    file = parity.convert(ours, tmp_path / "timm", target="timm") / "model.safetensors"
+    tensors = checkpoint.read_tensors(file)
+    del tensors["pos_embed"]
+    checkpoint.write_tensors(file, tensors, metadata={"format": "pt"})
+    config = tmp_path / "timm" / "config.json"
+    content = json.loads(config.read_text()) | {"architecture": "vit_small_patch16_dinov3"}
+    config.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"(?s)1 missing.*missing  pos_embed"):
+        parity.convert(tmp_path / "timm", tmp_path / "again")
+
+
 def test_tensors_of_no_format_list_all_formats(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(2))
     with pytest.raises(ValueError, match=r"no known format .*a, \.\.\..*source='timm'; formats"):
