@@ -62,7 +62,12 @@ def parser() -> argparse.ArgumentParser:
 
     conversion = commands.add_parser("convert", help="rewrite a checkpoint in another format")
     conversion.add_argument("src", metavar="SRC")
-    conversion.add_argument("dst", metavar="DST")
+    conversion.add_argument(
+        "dst",
+        metavar="DST",
+        help="what is there is replaced only if a conversion to this format wrote it, or if it is "
+        "one file of tensors of the same kind",
+    )
     conversion.add_argument(
         "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from content"
     )
