@@ -28,11 +28,6 @@ from vit_spec.optim import OptimConfig
 from vit_spec.parameters import Shapes, check_shapes, parameters
 
 FORMAT = "vitwin training 2"
-FIRST_FORMAT = "vitwin training 1"  # of AdamW alone, with the settings below
-FIRST_SETTINGS = (
-    *("lr", "end_lr", "warmup_steps", "total_steps", "weight_decay", "b1", "b2", "eps"),
-    *("clip_norm", "label_smoothing", "ema_decay"),
-)
 TRAINING = "training.safetensors"
 LAST_STEP = 2**31 - 1  # Optax counts in int32
 
@@ -176,7 +171,7 @@ def _read_metadata(file: Path) -> tuple[int, OptimConfig, str]:
     except ValueError as error:
         raise ValueError(f"{where} is not JSON: {error}") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found not in (FORMAT, FIRST_FORMAT):
+    if found != FORMAT:
         raise ValueError(
             f"{where} has format {found!r}, not {FORMAT!r}: it is not a vitwin training state"
         )
@@ -184,20 +179,18 @@ def _read_metadata(file: Path) -> tuple[int, OptimConfig, str]:
     if missing:
         raise ValueError(f"{where} lacks the entry {', '.join(map(repr, missing))}")
     try:
-        optim = _optim(content["step"], content["optim"], found)
-        return content["step"], optim, content["weights"]
+        return content["step"], _optim(content["step"], content["optim"]), content["weights"]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _optim(step: Any, fields: Any, found: str) -> OptimConfig:
-    """The optimizer settings of a header, none left to a default but those of a later format."""
+def _optim(step: Any, fields: Any) -> OptimConfig:
+    """The optimizer settings of a header, none left to a default."""
     if not isinstance(fields, dict):
         raise ValueError(f"optim {fields!r} must be an object of optimizer settings")
     known = [f.name for f in dataclasses.fields(OptimConfig)]
     problems = [unknown_name("optimizer setting", n, known) for n in fields if n not in known]
-    needed = FIRST_SETTINGS if found == FIRST_FORMAT else known
-    problems += [f"lacks the optimizer setting {name!r}" for name in needed if name not in fields]
+    problems += [f"lacks the optimizer setting {name!r}" for name in known if name not in fields]
     fields = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
     problems = problems or _problems(step, dataclasses.asdict(OptimConfig()) | fields)
     if problems:
