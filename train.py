@@ -144,6 +144,7 @@ def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
         teacher = open_teacher(
             recipe.teacher,
             dtype=recipe.dtype,
+            mesh,
             preprocessing=recipe.preprocessing,
             mixed=recipe.augmentation.mixes,
         )

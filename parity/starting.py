@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 import vit_jax
 from parity.convert import read
@@ -33,11 +34,14 @@ def initial_params(
         return {name: np.asarray(value) for name, value in split(model)[1].items()}
 
 
-def open_teacher(source: str, *, dtype: str, preprocessing: Preprocessing, mixed: bool) -> Teacher:
+def open_teacher(
+    source: str, mesh: Mesh, *, dtype: str, preprocessing: Preprocessing, mixed: bool
+) -> Teacher:
     """A checkpoint of any format, `module:name` of a PyTorch model, or a file of logits.
 
-    `preprocessing` is that of the batches; `mixed` says whether their images are mixed, for which
-    no logits can be looked up. Raises `ValueError` or `OSError` for what is none of them.
+    A checkpoint's model is divided over the mesh. `preprocessing` is that of the batches; `mixed`
+    says whether their images are mixed, for which no logits can be looked up. Raises `ValueError`
+    or `OSError` for what is none of them.
     """
     if Path(source).suffix in (".npy", ".npz"):
         if mixed:
@@ -51,5 +55,6 @@ def open_teacher(source: str, *, dtype: str, preprocessing: Preprocessing, mixed
 
         return HostTeacher(source)
     header, state = read(source)
-    model: Any = vit_jax.api.from_state(header.config, state, dtype=dtype)
-    return ModelTeacher(model, theirs=header.preprocessing, ours=preprocessing)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        model: Any = vit_jax.api.from_state(header.config, state, dtype=dtype)
+        return ModelTeacher(model, mesh, theirs=header.preprocessing, ours=preprocessing)

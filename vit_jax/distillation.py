@@ -1,7 +1,8 @@
 """Teachers: what gives a batch of images its logits, and batches that carry them.
 
-A teacher is called with a batch, `image` (b, H, W, c) as the student sees it and, where the data
-says so, `index` (b,), and returns logits (b, k). What they cost is in `vit_jax.losses`.
+A teacher is called with this process's share of a batch, `image` (b, H, W, c) as the student sees
+it and, where the data says so, `index` (b,), and returns logits (b, k); or as a `jax.Array` those
+of all shares. What they cost is in `vit_jax.losses`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from vit_jax.functional import merge, split
+from vit_jax.parallel import place, to_devices
+from vit_jax.sharding import check_model, over_batch, state_shardings
 from vit_jax.vit import ViT
 from vit_spec import Preprocessing
 
@@ -19,21 +23,30 @@ Teacher = Callable[[Mapping[str, np.ndarray]], Any]
 
 
 class ModelTeacher:
-    """A ViT of this project, on the default device."""
+    """A ViT of this project, divided over the mesh by the rules that divide the student."""
 
-    def __init__(self, model: ViT, *, theirs: Preprocessing, ours: Preprocessing):
-        """`theirs` is what the teacher was trained with, `ours` what the batches come with."""
-        structure, self.params = split(model)
-        channels = model.config.in_channels
-        scale, shift = renormalisation(ours, theirs, channels)
+    def __init__(self, model: ViT, mesh: Mesh, *, theirs: Preprocessing, ours: Preprocessing):
+        """`theirs` is what the teacher was trained with, `ours` what the batches come with.
+
+        Raises `ValueError` if the mesh cannot divide the model.
+        """
+        try:
+            check_model(model.config, mesh)
+        except ValueError as error:
+            raise ValueError(f"the teacher's {error}") from error
+        structure, params = split(model)
+        shapes = {name: p.shape for name, p in params.items()}
+        self.params, self.mesh = place(params, state_shardings(params, shapes, mesh)), mesh
+        scale, shift = renormalisation(ours, theirs, model.config.in_channels)
 
         def apply(params: Any, images: Any) -> Any:
-            return merge(structure, params)(images * scale + shift)
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return merge(structure, params)(images * scale + shift)
 
-        self.apply = jax.jit(apply)
+        self.apply = jax.jit(apply, out_shardings=over_batch(mesh))
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> Any:
-        return np.asarray(self.apply(self.params, batch["image"]))
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> jax.Array:
+        return self.apply(self.params, to_devices(batch["image"], self.mesh))
 
 
 class Precomputed:
@@ -70,7 +83,8 @@ class Taught(Iterator[dict[str, Any]]):
     def __next__(self) -> dict[str, Any]:
         batch = next(self.batches)
         logits = self.teacher(batch)
-        expected = (len(batch["image"]), self.num_classes)
+        count = len(logits if isinstance(logits, jax.Array) else batch["image"])
+        expected = (count, self.num_classes)
         if logits.shape != expected:
             raise ValueError(f"the teacher gave logits {logits.shape}, not {expected}")
         return {**batch, "teacher": logits}

@@ -112,10 +112,26 @@ def step_arrays(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_devices(batch: Any, mesh: Mesh) -> Any:
-    """Arrays (b, ...) of this process's share of a batch, as arrays of the whole batch."""
+    """Arrays (b, ...) of this process's share of a batch, as arrays of the whole batch.
+
+    What is a `jax.Array` is one already.
+    """
     shared = over_batch(mesh)
+
+    def one(x: Any) -> Array:
+        whole = isinstance(x, Array)
+        return x if whole else jax.make_array_from_process_local_data(shared, x)
+
     with jax.transfer_guard("allow"):  # to JAX this counts as implicit
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(shared, x), batch)
+        return jax.tree.map(one, batch)
+
+
+def to_share(x: Any) -> np.ndarray:
+    """This process's share of an array of the whole batch; a NumPy array is one already."""
+    if not isinstance(x, Array):
+        return x
+    pieces = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
 
 
 def to_host(params: Params) -> dict[str, Any]:

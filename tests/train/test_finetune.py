@@ -15,6 +15,7 @@ from tests.twin_models import TINY, images, relative_gap
 from vit_data.recipe import Recipe
 from vit_jax.distillation import ModelTeacher, Precomputed, Taught
 from vit_jax.functional import merge, split
+from vit_jax.sharding import make_mesh
 from vit_spec import Header, OptimConfig, Preprocessing, parameters
 from vit_spec.finetuning import fit
 from vit_torch.teacher import HostTeacher
@@ -71,7 +72,7 @@ def test_a_model_as_a_teacher_sees_its_own_normalisation():
     model = vit_jax.api.from_state(TINY, random_state(TINY, 0), param_dtype="float32")
     theirs = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     pixels = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
-    teacher = ModelTeacher(model, theirs=theirs, ours=Preprocessing())
+    teacher = ModelTeacher(model, make_mesh(), theirs=theirs, ours=Preprocessing())
     expected = model((pixels - np.float32(theirs.mean)) / np.float32(theirs.std))
     assert relative_gap(teacher({"image": (pixels - 0.5) / 0.5}), expected) < 1e-5
 

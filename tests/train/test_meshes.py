@@ -28,9 +28,10 @@ def test_meshes_and_processes_give_the_losses_of_one_device():
 
 LAYOUT = """
 import json, jax, numpy as np, vit_jax
-from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices
+from vit_jax.distillation import ModelTeacher, Taught
+from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices, to_share
 from vit_jax.sharding import make_mesh
-from vit_spec import OptimConfig, ViTConfig
+from vit_spec import OptimConfig, Preprocessing, ViTConfig
 config = ViTConfig(image_size=16, patch_size=4, width=64, depth=1, num_heads=4, mlp_width=128,
                    num_classes=16)
 optim, mesh = OptimConfig(ema_decay=0.9), make_mesh(2, 2, 2)
@@ -42,19 +43,27 @@ print(json.dumps([
     [list(x.shape), list(x.addressable_shards[0].data.shape)] for x in batch.values()
 ]))
 state, _ = step(state, batch, new_key(0, mesh))
-print(json.dumps([
-    [jax.tree_util.keystr(path), list(leaf.shape), list(leaf.addressable_shards[0].data.shape)]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-]))
+def pieces(tree):
+    print(json.dumps([
+        [jax.tree_util.keystr(path), list(leaf.shape), list(leaf.addressable_shards[0].data.shape)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]))
+pieces(state)
+arrays["image"] = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
+model, facts = vit_jax.create(config, seed=1), Preprocessing()
+taught = next(Taught(iter([arrays]), ModelTeacher(model, mesh, theirs=facts, ours=facts), 16))
+np.testing.assert_allclose(taught["teacher"], model(arrays["image"]), atol=1e-5)
+np.testing.assert_array_equal(to_share(taught["teacher"]), taught["teacher"])
+pieces(to_devices(taught, mesh) | ModelTeacher(model, mesh, theirs=facts, ours=facts).params)
 """
 
 
-def test_after_a_step_every_leaf_is_divided_and_moments_as_their_parameters():
+def test_every_leaf_is_divided_moments_as_their_parameters_and_a_teacher_as_its_student():
     result = subprocess.run(
         [sys.executable, "-c", LAYOUT], cwd=ROOT, env=meshes.environment(1, 8, 0), text=True,
         capture_output=True, check=True,
     )  # fmt: skip
-    batch, leaves = map(json.loads, result.stdout.splitlines())
+    batch, leaves, teacher = map(json.loads, result.stdout.splitlines())
     assert [(whole[0], piece[0]) for whole, piece in batch] == [(8, 2), (8, 2)]
     pieces: dict[str, set] = {}
     for path, whole, piece in leaves:
@@ -71,6 +80,10 @@ def test_after_a_step_every_leaf_is_divided_and_moments_as_their_parameters():
         name = path.split("'")[-2] if "'" in path else path
         counts[name] = counts.get(name, 0) + 1
     assert counts["blocks.0.mlp.fc1.kernel"] == 4  # parameter, two moments, average
+    teacher = {path.split("'")[1]: (tuple(whole), tuple(piece)) for path, whole, piece in teacher}
+    assert teacher["teacher"] == ((8, 16), (2, 16)) and teacher["label"] == ((8,), (2,))
+    assert all({teacher[name]} == pieces[name] for name in pieces if name in teacher)
+    assert teacher.keys() > pieces.keys()
 
 
 PARTS = """
