@@ -15,7 +15,7 @@ from tqdm import tqdm
 from vit_jax.evaluation import Evaluation
 from vit_jax.metrics import MetricsWriter, Values, Window
 from vit_jax.nonfinite import NotFiniteError, explain, jit_guarded_step
-from vit_jax.parallel import new_key, step_arrays, to_devices
+from vit_jax.parallel import new_key, step_arrays, to_devices, to_share
 from vit_jax.preemption import Preempted, Preemption
 from vit_jax.progress import Progress, Speed, shown
 from vit_jax.run_folder import BAD_BATCH, PROFILE, RunFolder
@@ -23,6 +23,7 @@ from vit_jax.saver import Saver
 from vit_jax.sharding import replicated
 from vit_jax.training import TrainState
 from vit_spec import Header
+from vit_spec.checkpoint import replacing
 
 BAR = "{n_fmt}/{total_fmt} {bar:16} {elapsed}<{remaining}{postfix}"
 PROFILED = 5  # steps of a trace
@@ -146,13 +147,10 @@ class Loop:
         """Keeps the batch of a step that is not finite; ends the run beyond the limit."""
         limit, count = self.recipe.skip_nonfinite, int(values["skipped"])
         self.progress.skipped = count
-        alone = jax.process_count() == 1
-        name = BAD_BATCH.format(step if alone else f"{step}_process{jax.process_index()}")
-        self.folder.path.mkdir(parents=True, exist_ok=True)  # of another host
-        np.savez(self.folder.path / name, allow_pickle=False, **batch)
+        kept = self._keep_batch(step, batch)
         text = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}"
         if count <= limit:
-            tqdm.write(f"{text}; skipped ({count} of at most {limit}), its batch is in {name}")
+            tqdm.write(f"{text}; skipped ({count} of at most {limit}). {kept}")
             return
         finite = np.isfinite(batch["image"]).reshape(len(batch["image"]), -1).all(axis=1)
         cause = explain(
@@ -164,11 +162,23 @@ class Loop:
             bad_images=np.flatnonzero(~finite).tolist(),
         )
         raise NotFiniteError(
-            f"{text}: {cause}. Its batch is in {self.folder.path / name}, of the training examples "
-            f"{batch['index'].tolist()}. Nothing was saved of this step. Lower --optim.lr, "
-            "lengthen --optim.warmup-steps, set --optim.clip-norm, or allow some such steps with "
-            "--skip-nonfinite"
+            f"{text}: {cause}. {kept}, of the training examples {batch['index'].tolist()}. Nothing "
+            "was saved of this step. Lower --optim.lr, lengthen --optim.warmup-steps, set "
+            "--optim.clip-norm, or allow some such steps with --skip-nonfinite"
         )
+
+    def _keep_batch(self, step: int, batch: Any) -> str:
+        """Writes this process's share of a batch; where it is, or why not."""
+        alone = jax.process_count() == 1
+        name = BAD_BATCH.format(step if alone else f"{step}_process{jax.process_index()}")
+        file = self.folder.path / name
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)  # of another host
+            with replacing(file) as temporary, temporary.open("wb") as opened:
+                np.savez(opened, allow_pickle=False, **{n: to_share(x) for n, x in batch.items()})
+        except OSError as error:
+            return f"Its batch could not be kept ({error.strerror or error})"
+        return f"Its batch is in {file}"
 
     @contextmanager
     def _profiler(self) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from vit_jax.functional import Params, merge
 from vit_jax.masks import sample_masks
 from vit_jax.parallel import shardings_of, train_step_on
 from vit_jax.sharding import over_batch, replicated
-from vit_jax.training import Metrics, TrainState, costs
+from vit_jax.training import Metrics, TrainState, costs, summed
 from vit_spec import OptimConfig
 from vit_spec.parameters import parameters
 
@@ -74,33 +74,39 @@ def explain(
 ) -> str:
     """What is not finite, in the order of the computation: parameters, images, layers, gradients.
 
-    `key` is the run's. Layers are computed without dropout. `batch` is what the step got;
+    Takes the batch in the parts that `optim.accumulate` has the step take, so it needs no more
+    memory. `key` is the run's. Layers are computed without dropout. `batch` is what the step got;
     `bad_images` are the places of images that are not finite themselves.
     """
-    params, images = state.params, batch["image"]
+    params, parts = state.params, optim.accumulate
     broken = _bad(params, params)
     found = [f"parameters {_some(broken)}"] if broken else []
     found += [f"images of the batch {_some(bad_images)}"] if bad_images else []
     if "teacher" in batch and _bad(batch, ["teacher"]):
         found.append("the teacher's logits")
-    order: list[str] = []
+    order: dict[str, None] = {}
 
-    def forward(params: Params, images: Array) -> dict[str, Array]:
-        points = dict(merge(structure, params).points(images))
-        order.extend(points)  # a compiled function returns them sorted by name
-        return points
+    def forward(params: Params, part: tuple[Array]) -> dict[str, Array]:
+        points = dict(merge(structure, params).points(*part))
+        order.update(dict.fromkeys(points))  # a compiled function returns them sorted by name
+        return {n: jnp.where(jnp.isfinite(x).all(), 0, jnp.nan) for n, x in points.items()}
 
-    layers = _bad(jax.jit(forward)(params, images), order)
+    marks = jax.jit(lambda params, images: summed(forward, params, (images,), parts))
+    layers = _bad(marks(params, batch["image"]), order)
     found += [f"in the forward pass first {layers[0]}"] if layers else []
 
-    # What lies on other hosts too must be an argument: a compiled function may not close over it.
-    def objective(params: Params, batch: Mapping[str, Array], key: Array, step: Array) -> Array:
-        model, images = merge(structure, params), batch["image"]
-        grid, key = model.config.grid_of(*images.shape[1:3]), jax.random.fold_in(key, step)
-        masks = sample_masks(model.config, len(images), key=key, grid=grid)
-        return costs(model, images, batch["label"], masks, batch.get("teacher"), optim)[1].mean()
+    def objective(params: Params, part: Any) -> Array:
+        return costs(merge(structure, params), *part, optim)[1].mean() / parts
 
-    gradients = jax.jit(jax.grad(objective))(params, batch, key, state.step)
+    # What lies on other hosts too must be an argument: a compiled function may not close over it.
+    def backward(params: Params, batch: Mapping[str, Array], key: Array, step: Array) -> Params:
+        images, config = batch["image"], merge(structure, params).config
+        grid, key = config.grid_of(*images.shape[1:3]), jax.random.fold_in(key, step)
+        masks = sample_masks(config, len(images), key=key, grid=grid)
+        whole = (images, batch["label"], masks, batch.get("teacher"))
+        return summed(jax.grad(objective), params, whole, parts)
+
+    gradients = jax.jit(backward)(params, batch, key, state.step)
     grads = _bad(gradients, _module_order(structure, params))
     if grads:  # the last layer's gradient is the first that is computed
         found.append(f"gradients of {len(grads)} of {len(params)} parameters, first {grads[-1]}")

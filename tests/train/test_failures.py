@@ -12,7 +12,7 @@ import pytest
 import train
 import vit_jax
 from tests.train.short_runs import Stop, lines, steps, stopped
-from vit_jax import loop
+from vit_jax import loop, nonfinite
 from vit_jax.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -104,11 +104,23 @@ def spoiling(monkeypatch, *bad):
     monkeypatch.setattr(train.Batches, "__next__", spoiled)
 
 
-def test_a_step_that_is_not_finite_is_explained_and_its_batch_kept(
+def test_a_step_that_is_not_finite_is_explained_in_its_parts_and_its_batch_kept(
     saving, tmp_path, monkeypatch, capsys
 ):
+    seen = []
+
+    def spying(original, place):
+        def call(*arguments):
+            seen.append(len(arguments[place]))
+            return original(*arguments)
+
+        return call
+
+    monkeypatch.setattr(vit_jax.ViT, "points", spying(vit_jax.ViT.points, 1))
+    monkeypatch.setattr(nonfinite, "costs", spying(nonfinite.costs, 1))
     spoiling(monkeypatch, 7)
-    assert train.main(saving) == 1
+    assert train.main([*saving, "--optim.accumulate", "2"]) == 1
+    assert set(seen) == {64}
     error = capsys.readouterr().err
     assert (
         "train: step 7: loss nan, gradient norm nan: images of the batch 3; in the forward" in error
@@ -133,6 +145,22 @@ def test_as_many_steps_as_allowed_are_skipped_and_change_nothing(
     assert all(np.isfinite(list(line.values())).all() for line in lines(tmp_path / "run"))
     state = vit_jax.api.get_state(vit_jax.load(tmp_path / "run"))
     assert all(np.isfinite(value).all() for value in state.values())
+
+
+def test_a_disk_that_is_too_full_for_a_bad_batch_changes_nothing_else(
+    saving, tmp_path, monkeypatch, capsys
+):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    spoiling(monkeypatch, 5, 7)
+    monkeypatch.setattr(np, "savez", full)
+    assert train.main([*saving, "--skip-nonfinite", "1"]) == 1
+    out, error = capsys.readouterr()
+    said = "Its batch could not be kept (No space left on device)"
+    assert f"step 5: loss nan, gradient norm nan; skipped (1 of at most 1). {said}" in out
+    assert "train: step 7: loss nan" in error and f"{said}, of the training examples [" in error
+    assert not list((tmp_path / "run").glob("*bad_batch*"))
 
 
 def test_one_more_than_allowed_ends_the_run(saving, monkeypatch, capsys):
