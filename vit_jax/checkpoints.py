@@ -21,6 +21,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from vit_jax.digests import describe, digests
+from vit_spec.checkpoint import replacing
 
 METRIC = "test_accuracy"
 DAMAGED = "damaged"  # folder beside the checkpoints
@@ -63,20 +64,22 @@ class Checkpoints:
     ) -> None:
         """Copies the state to the host and returns; a thread writes it.
 
-        `run` are JSON values. Call `wait` first. A step that is there is only written again to
-        note its accuracy. Raises `SaveError`.
+        `run` are JSON values. Call `wait` first. Of a step that is there only `run` and accuracy
+        are replaced, and without an accuracy nothing. Raises `SaveError`.
         """
         import orbax.checkpoint as ocp
 
-        if step in self.steps():
-            if accuracy is None or self._manager.metrics(step) is not None:
-                return
-            self._manager.delete(step)
-        body = {**run, "arrays": describe(state), "digests": digests(state)}
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(_sealed(body))
-        )
+        there = step in self.steps()
+        if there and accuracy is None:
+            return
+        sealed = _sealed({**run, "arrays": describe(state), "digests": digests(state)})
         metrics = None if accuracy is None else {METRIC: accuracy}
+        if there:
+            self._note(step, {"metrics/metrics": metrics, "run/metadata": sealed})
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(sealed)
+        )
         self._writing = step
         try:
             self._manager.save(step, args=items, metrics=metrics, force=True)
@@ -155,6 +158,27 @@ class Checkpoints:
             state = self._manager.restore(step, args=args).state
         check_digests(state, expected)
         return state
+
+    def _note(self, step: int, files: Mapping[str, Any]) -> None:
+        """Replaces JSON files of a step that is there one by one, each as a whole.
+
+        The names are Orbax's. A program that ends in between leaves a checkpoint of a run that has
+        not been evaluated, and its resume does that again.
+        """
+        error = None
+        if jax.process_index() == 0:
+            try:
+                for name, content in files.items():
+                    (file := self.path / str(step) / name).parent.mkdir(exist_ok=True)
+                    with replacing(file) as temporary:
+                        temporary.write_text(json.dumps(content))
+            except OSError as found:
+                error = found
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("an accuracy is noted")
+        if error is not None:
+            raise SaveError(f"the accuracy of step {step} was not noted: {error}") from error
+        self._manager.reload()
 
     def _failed(self, error: Exception) -> SaveError:
         """Removes what a failed save left, which may fill the disk, and says what happened."""

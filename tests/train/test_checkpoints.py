@@ -13,6 +13,7 @@ from vit_jax.checkpoints import Checkpoints, SaveError, abstract
 from vit_jax.digests import digests
 from vit_jax.training import init_state
 from vit_spec import OptimConfig
+from vit_spec.checkpoint import replacing
 
 ROOT = Path(__file__).parents[2]
 RUN = {"data": {"batches": 7}, "seed": 0, "half": 0.1}
@@ -60,11 +61,50 @@ def test_the_newest_and_the_best_are_kept_also_by_the_next_process(checkpoints, 
     again.close()
 
 
-def test_a_step_is_written_again_only_to_note_its_accuracy(checkpoints):
+def test_an_accuracy_is_noted_of_a_step_that_is_there_without_writing_its_arrays_again(
+    checkpoints, monkeypatch
+):
+    def refuse(*args, **kwargs):
+        raise AssertionError("no checkpoint is removed or written for a note")
+
     saved(checkpoints, 1)
-    saved(checkpoints, 1, 2, 3, accuracy={1: 0.5})
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "delete", refuse)
+        patch.setattr(checkpoints._manager, "save", refuse)
+        saved(checkpoints, 1)
+        checkpoints.save(1, state(1), RUN | {"seed": 7}, accuracy=0.5)
+    assert checkpoints.restore(abstract(state(0))).run["seed"] == 7
+    saved(checkpoints, 2, 3)
+    assert checkpoints.steps() == [1, 2, 3]  # 1 is the best
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_program_that_ends_within_a_note_loses_nothing(checkpoints, monkeypatch, after):
     saved(checkpoints, 1)
-    assert checkpoints.steps() == [1, 2, 3]
+    count = iter(range(9))
+
+    def end(target):
+        if next(count) == after:
+            raise KeyboardInterrupt
+        return replacing(target)
+
+    monkeypatch.setattr("vit_jax.checkpoints.replacing", end)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(1, state(1), RUN | {"seed": 7}, accuracy=0.5)
+    monkeypatch.undo()
+    found = checkpoints.restore(abstract(state(0)))
+    assert found.step == 1 and same(found.state, state(1)) and found.run["seed"] == 0
+
+
+def test_a_note_that_the_disk_refuses_is_a_save_error(checkpoints, monkeypatch):
+    def full(target):
+        raise OSError(28, "No space left on device")
+
+    saved(checkpoints, 1)
+    monkeypatch.setattr("vit_jax.checkpoints.replacing", full)
+    with pytest.raises(SaveError, match="accuracy of step 1 was not noted: .*No space left"):
+        saved(checkpoints, 1, accuracy={1: 0.5})
+    assert same(checkpoints.restore(abstract(state(0))).state, state(1))
 
 
 DAMAGE = {
