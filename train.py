@@ -41,7 +41,7 @@ from vit_jax.metrics import MetricsWriter
 from vit_jax.nonfinite import NotFiniteError
 from vit_jax.parallel import new_state, place, to_host
 from vit_jax.preemption import Preempted, Preemption
-from vit_jax.processes import by_first, end_processes, from_first, is_first, start_processes, total
+from vit_jax.processes import by_first, end_processes, from_first, is_first, start_processes, union
 from vit_jax.progress import Speed
 from vit_jax.run_folder import SUMMARY, RunFolder
 from vit_jax.run_weights import header_of, newest
@@ -203,7 +203,7 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         del fresh, state  # the loop has them
         loop.run()
         saved, params = saver.finish(), to_host(loop.weights())
-        unreadable = total(len(batches.corrupt) + loop.evaluate.corrupt)
+        unreadable = sum(len(union(read.corrupt)) for read in (batches, loop.evaluate))
         if not folder.writes:
             return
         told: Any = {"preprocessing": header.preprocessing, "labels": header.labels}

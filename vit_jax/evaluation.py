@@ -48,6 +48,6 @@ class Evaluation:
         return float(right / seen)
 
     @property
-    def corrupt(self) -> int:
-        """Images that could not be read."""
-        return len(self.batches.corrupt)
+    def corrupt(self) -> dict[int, str]:
+        """Images of this process's share that could not be read, and why."""
+        return self.batches.corrupt

@@ -1,8 +1,9 @@
 """Many processes as one program: on each host of a TPU slice, or for each GPU, one."""
 
+import json
 import os
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -49,7 +50,7 @@ def is_first() -> bool:
 
 
 def from_first(number: int) -> int:
-    """The number that the first process gives. All have to call this, and the next two."""
+    """The number that the first process gives. All have to call this, `by_first` and `union`."""
     return int(multihost_utils.broadcast_one_to_all(np.array(number)))
 
 
@@ -68,9 +69,13 @@ def by_first(action: Callable[[], None]) -> None:
         raise ValueError("process 0 gave up; its message says why")
 
 
-def total(number: int) -> int:
-    """The sum of what all processes give."""
-    return int(np.sum(multihost_utils.process_allgather(np.array(number))))
+def union(found: Mapping[Any, Any]) -> dict[str, Any]:
+    """The entries that any process gives, as JSON knows them: their keys become strings."""
+    text = np.frombuffer(json.dumps(found).encode(), np.uint8)
+    longest = int(multihost_utils.process_allgather(np.array(len(text))).max())
+    padded = np.pad(text, (0, longest - len(text)), constant_values=ord(" "))
+    texts = multihost_utils.process_allgather(padded).reshape(-1, longest)
+    return {name: value for row in texts for name, value in json.loads(row.tobytes()).items()}
 
 
 def end_processes() -> None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from vit_jax.checkpoints import DAMAGED, Checkpoints, SaveError, abstract
 from vit_jax.metrics import MetricsWriter
+from vit_jax.processes import union
 from vit_jax.progress import Progress
 from vit_jax.run_folder import PREEMPTED, RunFolder
 from vit_jax.training import TrainState
@@ -67,9 +68,10 @@ class Saver:
         """Begins a save and returns. Raises `SaveError` only if a failure is to stop the run."""
         with self._tolerating():
             self._checkpoints.wait()
+        data = self._batches.get_state()
         run = {
             **self._facts,
-            "data": self._batches.get_state(),
+            "data": data | {"corrupt": union(data["corrupt"])},  # each process has met its own
             "progress": dataclasses.asdict(progress),
             "metrics_bytes": writer.position,
         }

@@ -226,9 +226,10 @@ def test_each_process_explains_a_bad_step_and_keeps_its_share(tmp_path):
 @pytest.mark.parametrize("cluster", ["gke", "variables"])
 def test_processes_find_each_other_on_cloud_tpu_and_by_variables(cluster):
     script = (
-        "from vit_jax.processes import start_processes, total, end_processes\n"
-        "start_processes('auto'); import jax\n"
-        "print(jax.process_index(), jax.process_count(), total(1)); end_processes()"
+        "from vit_jax.processes import start_processes, union, end_processes\n"
+        "start_processes('auto'); import jax; i = jax.process_index()\n"
+        "both = union({'both': 0, str(i): 'long ' * i})\n"
+        "print(i, jax.process_count(), ','.join(sorted(both))); end_processes()"
     )
     port = meshes.free_port()
     given = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
@@ -237,8 +238,8 @@ def test_processes_find_each_other_on_cloud_tpu_and_by_variables(cluster):
         for i in range(2)
     ]
     assert [line.split() for line in together(["-c", script], ranks)] == [
-        ["0", "2", "2"],
-        ["1", "2", "2"],
+        ["0", "2", "0,1,both"],
+        ["1", "2", "0,1,both"],
     ]
 
 

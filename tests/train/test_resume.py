@@ -10,7 +10,7 @@ import pytest
 import train
 import vit_jax
 from tests.train import kill
-from tests.train.short_runs import lines, steps, stopped
+from tests.train.short_runs import Stop, lines, steps, stopped
 from vit_jax import loop
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -55,6 +55,24 @@ def test_a_changed_recipe_is_listed_and_refused_unless_allowed(
     assert "optim.lr: 0.003 -> 0.001" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["optim"]["lr"] == 0.001
     assert steps(tmp_path / "run") == [8, 12, 16]
+
+
+def test_unreadable_images_of_all_processes_are_saved_and_known_to_each_after_a_resume(
+    saving, tmp_path, monkeypatch
+):
+    everywhere = {"5": "cut off", "9": "of another process"}
+    monkeypatch.setattr("vit_jax.saver.union", lambda found: everywhere | found)
+    stopped(saving, monkeypatch)
+    met = []
+
+    def run(self):
+        met.append(self.batches.corrupt)
+        raise Stop
+
+    monkeypatch.setattr(loop.Loop, "run", run)
+    with pytest.raises(Stop):
+        train.main([*saving, "--resume"])
+    assert met == [{5: "cut off", 9: "of another process"}]
 
 
 def test_a_finished_run_is_made_longer(saving, tmp_path, capsys):
