@@ -32,6 +32,7 @@ from vit_data.folder import FolderSource
 from vit_data.recipe import Recipe, training_batches
 from vit_data.recipes import RECIPES
 from vit_data.show import show_batch
+from vit_data.sources import check_classes
 from vit_jax.checkpoints import Checkpoints
 from vit_jax.distillation import Taught
 from vit_jax.evaluation import Evaluation
@@ -218,10 +219,11 @@ def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
     """Test accuracy of a finished run's model, of a checkpoint, or of a run's newest one."""
     path, mesh = newest(folder.path), make_mesh(**dataclasses.asdict(recipe.mesh))
     check_batch_size(recipe.eval_batch_size, mesh)
-    recipe = dataclasses.replace(recipe, preprocessing=header_of(path).preprocessing)
-    model = vit_jax.load(path, dtype=recipe.dtype, attention=recipe.attention)
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
     structure, params = split(model)
+    check_classes(source, header := header_of(path), where=str(path))
+    recipe = dataclasses.replace(recipe, preprocessing=header.preprocessing)
+    model = vit_jax.load(path, dtype=recipe.dtype, attention=recipe.attention)
     shapes = {name: p.shape for name, p in params.items()}
     params = place(params, state_shardings(params, shapes, mesh))
     evaluate = Evaluation(structure, test_batches(recipe, model.config, source, mesh), mesh)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from vit_data.folder import open_folder
 from vit_data.tfds_sources import open_digits, open_fashion_mnist, open_tfds
+from vit_spec import Header
 
 OWN = {"digits": open_digits, "fashion_mnist": open_fashion_mnist}
 
@@ -63,3 +64,19 @@ def open_source(
     if is_path or Path(text).is_dir():
         return open_folder(Path(text).expanduser(), split=split)
     return open_tfds(text, split=split, data_dir=data_dir, own=tuple(OWN))
+
+
+def check_classes(source: Source, header: Header, *, where: str) -> None:
+    """Raises `ValueError` unless the classes of a model `where` are those of `source`, in order."""
+    theirs, count = tuple(source.label_names), header.config.num_classes
+    if count != source.num_classes:
+        problem = f"{where} knows {count} classes and {source.name} has {source.num_classes}"
+    elif header.labels not in (None, theirs):
+        wrong = [pair for pair in zip(header.labels or (), theirs, strict=True) if len({*pair}) > 1]
+        problem = (
+            f"{len(wrong)} of the {count} classes have other names, first {wrong[0][0]!r} in "
+            f"{where} and {wrong[0][1]!r} in {source.name}"
+        )
+    else:
+        return
+    raise ValueError(f"{problem}: give the data that it was trained for, or its like")

@@ -1,11 +1,16 @@
 """Looking at a run: its accuracy again, a checkpoint as a model, a trace."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import train
 import vit_jax
 from tests.train.short_runs import lines, stopped
+from vit_data import open_source
+from vit_data.sources import check_classes
+from vit_spec import Header, ViTConfig
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -31,6 +36,22 @@ def test_eval_only_tells_the_accuracy_of_a_run_or_of_a_checkpoint(
     assert f": test accuracy {accuracy:.2%} on" in capsys.readouterr().out  # as it was trained
     assert train.main([*saving[:-1], str(tmp_path / "none"), "--eval-only"]) == 2
     assert "has neither model.safetensors nor a checkpoint" in capsys.readouterr().err
+
+
+def test_eval_only_refuses_data_of_other_classes_naming_both(saving, tmp_path, capsys):
+    model = vit_jax.create(ViTConfig(image_size=8, patch_size=4, width=32, depth=1, num_heads=2,
+                                     mlp_width=32, in_channels=1, num_classes=7))  # fmt: skip
+    run = str(tmp_path / "run")
+    vit_jax.save(model, run)
+    assert train.main([*saving, "--eval-only"]) == 2
+    assert f"{run} knows 7 classes and digits[test] has 10: give" in capsys.readouterr().err
+    known = Header(config=model.config.replace(num_classes=10), labels=("zero", *"123456789"))
+    source = open_source("digits", split="test", data_dir=saving[saving.index("--data-dir") + 1])
+    told = r"1 of the 10 classes have other names, first 'zero' in run and '0' in digits\[test\]"
+    with pytest.raises(ValueError, match=told):
+        check_classes(source, known, where="run")
+    for labels in (None, tuple("0123456789")):
+        check_classes(source, dataclasses.replace(known, labels=labels), where="run")
 
 
 def test_a_checkpoint_of_a_run_is_a_model(saving, tmp_path):
