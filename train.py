@@ -144,8 +144,8 @@ def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
 
         teacher = open_teacher(
             recipe.teacher,
-            dtype=recipe.dtype,
             mesh,
+            dtype=recipe.dtype,
             preprocessing=recipe.preprocessing,
             mixed=recipe.augmentation.mixes,
         )
@@ -166,20 +166,21 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
     """The whole run: data, model, loop, model file, summary."""
     mesh, keep = make_mesh(**dataclasses.asdict(recipe.mesh)), recipe.checkpoint
     header, batches, test = open_data(recipe, mesh)
+    make, start = partial(new_model, recipe, header.config), None
+    goes_on = not recipe.overwrite and from_first(folder.has_checkpoints)
+    if recipe.init is not None and not goes_on:
+        from parity.starting import initial_params
+
+        start = initial_params(recipe.init, make, header)
+    structure, fresh = new_state(make, recipe.optim, mesh, start=start)
     how = {name: getattr(recipe, name) for name in ("overwrite", "resume", "allow_change")}
-    with ExitStack() as stack:
+    with ExitStack() as stack:  # from here on the folder is this run's
         claim = partial(folder.claimed, recipe.to_dict(), **how)
         by_first(lambda: stack.enter_context(claim()))
         stack.enter_context(closing(batches))
         preemption = stack.enter_context(Preemption())
         checkpoints = Checkpoints(folder.checkpoints, keep=keep.keep, best=keep.best)
         stack.enter_context(closing(checkpoints))
-        make, start = partial(new_model, recipe, header.config), None
-        if recipe.init is not None and not checkpoints.steps():
-            from parity.starting import initial_params
-
-            start = initial_params(recipe.init, make, header)
-        structure, fresh = new_state(make, recipe.optim, mesh, start=start)
         stop = keep.on_failure == "stop"
         told: Any = {"header": header, "seed": recipe.seed, "stop_on_failure": stop}
         saver = Saver(folder, checkpoints, batches, **told)
@@ -220,10 +221,10 @@ def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
     path, mesh = newest(folder.path), make_mesh(**dataclasses.asdict(recipe.mesh))
     check_batch_size(recipe.eval_batch_size, mesh)
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
-    structure, params = split(model)
     check_classes(source, header := header_of(path), where=str(path))
     recipe = dataclasses.replace(recipe, preprocessing=header.preprocessing)
     model = vit_jax.load(path, dtype=recipe.dtype, attention=recipe.attention)
+    structure, params = split(model)
     shapes = {name: p.shape for name, p in params.items()}
     params = place(params, state_shardings(params, shapes, mesh))
     evaluate = Evaluation(structure, test_batches(recipe, model.config, source, mesh), mesh)
@@ -234,14 +235,8 @@ def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
 
 def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
     """The untrained model with the recipe's options."""
-    return vit_jax.create(
-        config,
-        seed=recipe.seed,
-        dtype=recipe.dtype,
-        remat=recipe.remat,
-        scan=recipe.scan,
-        attention=recipe.attention,
-    )
+    names = ("seed", "dtype", "remat", "scan", "attention")
+    return vit_jax.create(config, **{name: getattr(recipe, name) for name in names})
 
 
 def test_batches(

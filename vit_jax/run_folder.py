@@ -43,6 +43,11 @@ class RunFolder:
         """Where the checkpoints are."""
         return self.path / CHECKPOINTS
 
+    @property
+    def has_checkpoints(self) -> bool:
+        """A run can be continued from here."""
+        return any(found.name.isdigit() for found in self.checkpoints.glob("*"))
+
     def finished(self, recipe: Mapping[str, Any]) -> bool:
         """The folder holds a complete run of exactly this recipe."""
         if not (self.path / SUMMARY).is_file() or not (self.path / RECIPE).is_file():

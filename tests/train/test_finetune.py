@@ -20,6 +20,8 @@ from vit_spec import Header, OptimConfig, Preprocessing, parameters
 from vit_spec.finetuning import fit
 from vit_torch.teacher import HostTeacher
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.fixture
 def checkpoint(tmp_path):
@@ -127,6 +129,23 @@ def test_a_run_learns_from_a_teacher(short, tmp_path, capsys):
     taught = ["--teacher", str(tmp_path / "broken.npy"), "--optim.distill", "soft"]
     assert train.main([*short, *taught, "--out", str(tmp_path / "other")]) == 1
     assert "step 1: loss nan, gradient norm nan: the teacher's logits; " in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_begin_claims_no_folder_and_replaces_nothing(short, tmp_path, capsys):
+    out = tmp_path / "tuned"
+    (tmp_path / "text.safetensors").write_text("no weights")
+    for wrong in (
+        ["--init", str(tmp_path / "gone")],
+        ["--init", str(tmp_path / "text.safetensors")],
+        ["--optim.freeze", "heads.*"],
+    ):
+        assert train.main([*short, *wrong, "--out", str(out)]) == 2
+        assert not out.exists(), wrong
+    out.mkdir()
+    (out / "recipe.json").write_text("{}")
+    assert train.main([*short, *wrong, "--out", str(out), "--overwrite"]) == 2
+    assert (out / "recipe.json").read_text() == "{}"
+    assert "'heads.*' fits no parameter" in capsys.readouterr().err
 
 
 def test_a_run_is_resumed_without_what_it_started_from(short, tmp_path, capsys):
