@@ -3,23 +3,15 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 import vit_jax
+from tests.jaxprs import equations
 from tests.twin_models import TINY
 from vit_jax.functional import split
 from vit_jax.training import init_state, make_train_step
 from vit_spec import OptimConfig
 
 OPTIM = OptimConfig(ema_decay=0.9, accumulate=2, label_smoothing=0.1)
-
-
-def equations(jaxpr):
-    """All equations, those of inner programs included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
 
 
 @pytest.mark.parametrize(
