@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vit_data.folder import open_folder
+from vit_data.records import open_records, record_files
 from vit_data.tfds_sources import open_digits, open_fashion_mnist, open_tfds
 from vit_spec import Header
 
@@ -44,8 +45,8 @@ def open_source(
     - `digits`: scikit-learn's 1,797 digits, 360 of them held out; written on first use.
     - `fashion_mnist`: from idx files in `$VITWIN_FASHION_MNIST`, `data_dir` or Debian's package
       dataset-fashion-mnist, else as prepared by tensorflow-datasets in `data_dir`.
-    - a folder of class folders, see `vit_data.folder`; a path that exists or has a leading `.`,
-      `/` or `~`.
+    - a folder of class folders, see `vit_data.folder`, or of array_record files, see
+      `vit_data.records`; a path that exists or has a leading `.`, `/` or `~`.
     - any other data set of tensorflow-datasets that is prepared in `data_dir` as array_record.
 
     `split` is `train` or `test`; where a set has a validation split and no test split, `test`
@@ -62,7 +63,8 @@ def open_source(
     text = os.fspath(name)
     is_path = not isinstance(name, str) or text.startswith((".", "/", "~"))
     if is_path or Path(text).is_dir():
-        return open_folder(Path(text).expanduser(), split=split)
+        root = Path(text).expanduser()
+        return (open_records if record_files(root) else open_folder)(root, split=split)
     return open_tfds(text, split=split, data_dir=data_dir, own=tuple(OWN))
 
 

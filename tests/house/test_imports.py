@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 OURS = {"vit_spec", "vit_data", "vit_jax", "vit_torch", "parity"}
 ALLOWED = {
     "vit_spec": {"numpy", "ml_dtypes", "safetensors"},
-    "vit_data": {"vit_spec", "numpy", "PIL", "grain", "tensorflow_datasets", "sklearn", "absl"},
+    "vit_data": {
+        *("vit_spec", "numpy", "PIL", "grain", "tensorflow_datasets", "sklearn", "absl"),
+        "google",  # protobuf's errors
+    },
     "vit_jax": {"vit_spec", "numpy", "jax", "flax", "optax", "orbax", "tensorboardX", "tqdm"},
     "vit_torch": {"vit_spec", "numpy", "torch", "ml_dtypes"},
     "parity": {
