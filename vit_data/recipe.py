@@ -61,8 +61,8 @@ class Recipe:
     """One training run. The number of classes comes from the data."""
 
     data: str = "digits"
-    """Data set: `digits`, `fashion_mnist`, a TFDS name, or a folder with one subfolder a class or of
-    array_record files (docs/data.md)."""
+    """Data set: `digits`, `fashion_mnist`, a TFDS name, or a folder with one subfolder a class, or
+    of array_record files (docs/data.md)."""
     data_dir: str | None = None
     """Folder of prepared data sets; None: that of the data set's reader."""
     model: ViTConfig = field(default_factory=ViTConfig)

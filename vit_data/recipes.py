@@ -1,7 +1,7 @@
 """Recipes with a name. A new one is a function here, or in `imagenet_recipes.py`.
 
-Each one's docstring, which `--help` shows, states its source, and cost and result where they are
-measured, with the machine.
+Each one's docstring, which `--help` shows, states reference, cost and result: what we measured,
+with the machine.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def digits() -> Recipe:
     """scikit-learn's handwritten digits: 1,437 training and 360 test images of 8 x 8 pixels.
 
-    Needs no download and no accelerator. Measured: 98.9 % of the test images after 30 s of
-    training on two CPU cores.
+    Needs no download and no accelerator.
+
+    Reference: `sklearn.datasets.load_digits`, the test set of UCI's Optical Recognition of
+    Handwritten Digits; the recipe is ours.
+    Cost: 30 s of training on two CPU cores, measured.
+    Result: 98.9 % of the test images, measured.
     """
     return Recipe(
         model=ViTConfig(
@@ -50,11 +54,14 @@ def digits() -> Recipe:
 
 
 def fashion_mnist() -> Recipe:
-    """Fashion-MNIST (https://arxiv.org/abs/1708.07747): 60,000 and 10,000 images of 28 x 28.
+    """Fashion-MNIST: 60,000 training and 10,000 test images of 28 x 28 pixels.
 
-    Reads the idx files of Debian's `dataset-fashion-mnist` or a prepared TFDS set. Measured: 85.9 %
-    of the test images after 454 s on two CPU cores (1,800 steps, not four epochs). With an
+    Reads the idx files of Debian's `dataset-fashion-mnist` or a prepared TFDS set. With an
     accelerator go on to `--model.patch-size 4 --optim.total-steps 9400`, which is not measured.
+
+    Reference: https://arxiv.org/abs/1708.07747 for the images; the recipe is ours.
+    Cost: 454 s on two CPU cores for 1,800 steps, less than four epochs, measured.
+    Result: 85.9 % of the test images, measured.
     """
     return Recipe(
         data="fashion_mnist",
@@ -92,6 +99,10 @@ def folder() -> Recipe:
 
     `python train.py path/to/folder`. A starting point for some thousand images; look at the test
     accuracy in `metrics.jsonl` and change what you like.
+
+    Reference: none; the model is DeiT-Ti (https://arxiv.org/abs/2012.12877).
+    Cost: 0.0042 chip-hours of TPU v5e at 40 % MFU, so reading the images decides.
+    Result: as your images are.
     """
     return Recipe(
         data=".",

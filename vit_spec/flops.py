@@ -7,21 +7,25 @@ https://arxiv.org/abs/2204.02311, appendix B: the rest is a few per cent.
 from vit_spec.config import ViTConfig
 
 PEAKS = {
-    "TPU v2": 22.5e12,  # a device is one of the chip's two cores; https://cloud.google.com/tpu/docs/v2
-    "TPU v3": 61.5e12,  # likewise; https://cloud.google.com/tpu/docs/v3
-    "TPU v4": 275e12,  # https://cloud.google.com/tpu/docs/v4
-    "TPU v5 lite": 197e12,  # v5e; https://cloud.google.com/tpu/docs/v5e
+    # Google's, of a chip: https://cloud.google.com/tpu/docs/v3, .../v4, .../v5e, .../v5p, .../v6e
+    "TPU v3": 61.5e12,  # a device is one of the chip's two cores
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,  # v5e
     "TPU v5e": 197e12,
-    "TPU v5": 459e12,  # v5p; https://cloud.google.com/tpu/docs/v5p
+    "TPU v5": 459e12,  # v5p
     "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,  # v6e; https://cloud.google.com/tpu/docs/v6e
+    "TPU v6 lite": 918e12,  # v6e
     "TPU v6e": 918e12,
-    "NVIDIA A100": 312e12,  # without sparsity, here and below; NVIDIA's data sheets of each
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100": 989e12,  # SXM: "NVIDIA H100 80GB HBM3"
-    "NVIDIA H200": 989e12,
-    "NVIDIA L4": 121e12,
-    "NVIDIA L40S": 362e12,
+    # NVIDIA's, without sparsity: half of what most of the pages named here say. Compared through
+    # those who quote them, such as pytorch/torchtitan's `torchtitan/tools/utils.py`.
+    "NVIDIA A100": 312e12,  # https://www.nvidia.com/en-us/data-center/a100/
+    "NVIDIA H100 PCIe": 756e12,  # https://www.nvidia.com/en-us/data-center/h100/
+    "NVIDIA H100 NVL": 835e12,  # likewise
+    "NVIDIA H100": 989e12,  # likewise, SXM: "NVIDIA H100 80GB HBM3"
+    "NVIDIA H200 NVL": 835e12,  # https://www.nvidia.com/en-us/data-center/h200/
+    "NVIDIA H200": 989e12,  # likewise
+    "NVIDIA L4": 121e12,  # https://www.nvidia.com/en-us/data-center/l4/
+    "NVIDIA L40S": 362e12,  # https://www.nvidia.com/en-us/data-center/l40s/
 }
 """bfloat16 operations a second of one JAX device, by `device_kind`, which may be longer."""
 

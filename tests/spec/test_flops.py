@@ -51,6 +51,8 @@ def test_a_published_figure():
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 NVL", 835e12),
+        ("NVIDIA H200", 989e12),
         ("NVIDIA L40S", 362e12),
         ("TPU v5 lite", 197e12),
         ("TPU v5", 459e12),
