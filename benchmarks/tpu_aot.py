@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 import vit_jax
-from benchmarks.hlo import collectives, gathers
+from benchmarks._hlo import collectives, gathers
 from vit_jax.nonfinite import jit_guarded_step
 from vit_jax.parallel import abstract_state, shardings_of
 from vit_jax.sharding import check_batch_size, check_model, make_mesh, over_batch, replicated

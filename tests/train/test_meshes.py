@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vit_jax
-from benchmarks.hlo import collectives, gathers
+from benchmarks._hlo import collectives, gathers
 from tests.train import meshes
 from vit_data.recipe import MeshShape
 from vit_jax.api import names
