@@ -1,12 +1,30 @@
 """timm, importable beside a torch that torchvision was not built for."""
 
+import importlib.util
+from pathlib import Path
+
 import torch
 
-# torchvision's Python files ask for the schemas of two compiled operators, which no test calls.
-_LIBRARY = torch.library.Library("torchvision", "DEF")
-for _schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-                "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):  # fmt: skip
-    _LIBRARY.define(_schema)
+
+def _has_operators() -> bool:
+    """Whether torchvision's compiled operators load into this torch."""
+    spec = importlib.util.find_spec("torchvision")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for file in Path(folder).glob("_C*.so"):
+            try:
+                torch.ops.load_library(file)
+                return True
+            except OSError:
+                continue
+    return False
+
+
+if not _has_operators():
+    # torchvision's Python files ask for the schemas of two of them, which no test calls.
+    _LIBRARY = torch.library.Library("torchvision", "DEF")
+    for _schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+                    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):  # fmt: skip
+        _LIBRARY.define(_schema)
 
 from timm import create_model  # noqa: E402, F401  (for the tests)
 from timm.layers import Mlp, PatchEmbed, SwiGLU, SwiGLUPacked  # noqa: E402
