@@ -12,10 +12,8 @@ cache. A ratio is of two methods of one round: the time of the first by that of 
 
 import argparse
 import dataclasses
-import json
 import math
 import os
-import platform
 import random
 import resource
 import shutil
@@ -24,11 +22,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks import _blocks, _machine
+from benchmarks._machine import installed
+from benchmarks._rounds import ratios, spread
+from benchmarks._tables import figure, with_spread
 from parity import containers, convert
 from vit_spec import Header, full_name, get, parameters
 
@@ -65,6 +68,7 @@ for line in open("/proc/self/status"):
         print(line, end="", file=sys.stderr)
 sys.exit(code)
 """
+PEAKS = ("VmHWM_kB", "VmPeak_kB")
 ALONE = ", its loading alone"  # in the process, after its imports
 PAIRS = (
     *((f"parity {name}", other) for name in FORMATS for other in ("cp", "cp, fsync")),
@@ -99,32 +103,48 @@ def main(arguments: list[str] | None = None) -> None:
             if any(text in method for text in options.only)
         }
         times, computing = measure(methods, folder / "out", options)
-    print(f"{'method':44} {'seconds':>8} {'from':>7} {'to':>7} {'GB/s':>7} {'computing':>9}")
-    for method, found in times.items():
-        middle = statistics.median(found)
-        print(
-            f"{method:44} {middle:8.2f} {min(found):7.2f} {max(found):7.2f} "
-            f"{size / 1e9 / middle:7.2f} "
-            + (f"{statistics.median(computing[method]):9.2f}" if method in computing else "")
-        )
-    print(f"\n{'time of / time of':64} {'median':>7} {'from':>7} {'to':>7}")
-    rows = []
-    for one, other in PAIRS:
-        if one not in times or other not in times:
-            continue
-        found = [a / b for a, b in zip(times[one], times[other], strict=True)]
-        rows.append({"of": one, "by": other, "ratios": found, "median": statistics.median(found)})
-        print(
-            f"{one + ' / ' + other:64} {statistics.median(found):7.2f} {min(found):7.2f} "
-            f"{max(found):7.2f}"
-        )
-    _finish(options, {"bytes": size, "seconds": times, "computing": computing, "ratios": rows})
+    found = {"bytes": size, "seconds": times, "computing": computing}
+    print(_blocks.plain(_record(options), tables(found)))
+    ratios = [{"of": row["of"], "by": row["by"], "ratios": row["rounds"], "median": row["median"]}
+              for row in _ratios(times)]  # fmt: skip
+    _finish(options, found | {"ratios": ratios})
 
 
-def _finish(options: argparse.Namespace, record: dict[str, object]) -> None:
+def _ratios(seconds: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    return ratios(seconds, PAIRS)
+
+
+def tables(record: Mapping[str, Any]) -> list[_blocks.Block]:
+    """Times of all methods, and ratios of those that belong together."""
+    if "conversions" in record:
+        rows = [[row["of"], figure(row["seconds"]), *(f"{row[k] / 1e3:.0f}" for k in PEAKS)]
+                for row in record["conversions"]]  # fmt: skip
+        return [
+            ("conversions", (["conversion", "seconds", "resident MB", "addresses MB"], rows), ())
+        ]
+    size, rows = record["bytes"] / 1e9, []
+    for method, seconds in record["seconds"].items():
+        middle, computing = statistics.median(seconds), record["computing"].get(method)
+        cost = figure(statistics.median(computing)) if computing else "-"
+        rows.append([method, with_spread(spread(seconds)), figure(size / middle), cost])
+    head = ["method", "seconds", "GB/s", "computing, s"]
+    pairs = [[f"{r['of']} / {r['by']}", with_spread(r)] for r in _ratios(record["seconds"])]
+    return [
+        (f"{size:.2f} GB in float32", (head, rows), ()),
+        ("round by round", (["time of / time of", "ratio"], pairs), ()),
+    ]
+
+
+def bars(record: Mapping[str, Any]) -> _blocks.Bars:
+    """Ratios of times."""
+    found = [] if "conversions" in record else _ratios(record["seconds"])
+    rows = [(f"{row['of']} / {row['by']}", row) for row in found]
+    return "seconds of the first, by those of the second", rows
+
+
+def _finish(options: argparse.Namespace, record: dict[str, Any]) -> None:
     if options.json:
-        record |= circumstances(options)
-        Path(options.json).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        _machine.write(options.json, _record(options) | record)
 
 
 def make(folder: Path, model: str) -> int:
@@ -155,11 +175,11 @@ def commands(folder: Path, model: str) -> dict[str, list[str]]:
     found |= {f"parity {name}": [*ours, name, "--no-certificate"] for name in FORMATS}
     found["parity hf_vit, certificate"] = [*ours, "hf_vit"]
     found["parity convert --help"] = [*parity, "--help"]
-    prelude = "" if not _version("torchvision") or _imports("torchvision") else OPERATORS
-    if _version("transformers"):
+    prelude = "" if not installed("torchvision") or _imports("torchvision") else OPERATORS
+    if installed("transformers"):
         script = [python, "-c", prelude + TRANSFORMERS, str(folder / "hf"), "OUT"]
         found["transformers load + save"] = script
-    if _version("timm"):
+    if installed("timm"):
         config = get(model)
         arguments = [full_name(model), str(config.num_classes)]
         found["timm load + save"] = [python, "-c", prelude + TIMM, file, "OUT", *arguments]
@@ -238,38 +258,15 @@ def _remove(out: Path) -> None:
     out.with_name(out.name + ".parity.json").unlink(missing_ok=True)
 
 
-def circumstances(options: argparse.Namespace) -> dict[str, object]:
-    """Machine, versions and settings."""
-    return {
-        "machine": {
-            "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count(),
-        },
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
-        "settings": {
-            "model": options.model, "rounds": options.rounds, "threads": options.threads,
-            "load_average": os.getloadavg(),
-        },
-        "date": time.strftime("%Y-%m-%d"),
-    }  # fmt: skip
-
-
-def _processor() -> str:
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def _record(options: argparse.Namespace) -> dict[str, Any]:
+    settings = {name: getattr(options, name) for name in ("model", "rounds", "threads")}
+    found = _machine.record("convert", settings, packages=PACKAGES)
+    return found | {"hardware": _machine.hardware("cpu", options.threads)}
 
 
 def _imports(package: str) -> bool:
     command = [sys.executable, "-c", f"import {package}"]
     return subprocess.run(command, capture_output=True).returncode == 0
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _parser() -> argparse.ArgumentParser:

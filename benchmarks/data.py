@@ -15,18 +15,18 @@ Photographs come from `--photos`, else from scikit-image, else the two of scikit
 import argparse
 import importlib
 import importlib.util
-import itertools
-import json
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks import _blocks, _machine
+from benchmarks._rounds import in_rounds, ratios, spread
+from benchmarks._tables import with_spread
 from vit_data import Augmentation, eval_batches, open_source, train_batches
 from vit_data.augment import crop_box
 from vit_spec import Preprocessing
@@ -34,6 +34,7 @@ from vit_spec import Preprocessing
 SIDE, BATCH = 224, 32
 FACTS = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), squash=True,
                       crop_fraction=1.0)  # fmt: skip
+PACKAGES = ("numpy", "pillow", "grain", "timm", "torchvision", "datasets", "transformers")
 CROP = Augmentation(crop_scale=(0.08, 1.0), flip=0.5)
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "motorcycle_left",
           "motorcycle_right", "retina", "ihc", "brick", "grass", "gravel")  # fmt: skip
@@ -159,51 +160,60 @@ def contenders(folder: Path, files: list[Path], *, train: bool) -> dict[str, Wor
 
 
 def measure(work: dict[str, Work], *, rounds: int) -> dict[str, list[float]]:
-    """Images a second of CPU time, round by round, the contenders taking turns."""
-    rates: dict[str, list[float]] = {name: [] for name in work}
-    for run in work.values():  # imports, and the files into the system's cache
-        run()
-    for _, (name, run) in itertools.product(range(rounds), work.items()):
+    """Images a second of CPU time, round by round, the contenders taking turns.
+
+    The round that does not count imports, and brings the files into the system's cache.
+    """
+
+    def rate(name: str) -> float:
         start = time.process_time()
-        count = run()
-        rates[name].append(count / (time.process_time() - start))
-    return rates
+        count = work[name]()
+        return count / (time.process_time() - start)
+
+    return in_rounds(rate, list(work), rounds)
 
 
-def summary(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """The median rate of each, and the median over the rounds of its share of the floor's."""
-    return {
-        name: {
-            "images_per_second_and_core": round(statistics.median(values), 1),
-            "share_of_floor": round(
-                statistics.median(a / b for a, b in zip(values, rates["floor"], strict=True)), 3
-            ),
-        }
-        for name, values in rates.items()
-    }
+def tables(record: Mapping[str, Any]) -> list[_blocks.Block]:
+    """A table for each task."""
+    found: list[_blocks.Block] = []
+    for task, rates in record["tasks"].items():
+        shares = {row["of"]: row for row in ratios(rates, [(name, "floor") for name in rates])}
+        rows = [[name, with_spread(spread(values)), with_spread(shares[name])]
+                for name, values in rates.items()]  # fmt: skip
+        found.append((task, (["contender", "images/s and core", "x floor"], rows), ()))
+    return found
 
 
-def main() -> None:
-    """Measures both tasks and prints a table."""
+def bars(record: Mapping[str, Any]) -> _blocks.Bars:
+    """Shares of the floor."""
+    rows = [
+        (f"{task}: {row['of']}", row)
+        for task, rates in record["tasks"].items()
+        for row in ratios(rates, [(name, "floor") for name in rates if name != "floor"])
+    ]
+    return "images a second and core, by those of Pillow alone", rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures both tasks and prints their tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", type=Path, help="folder of photographs to make the files from")
     parser.add_argument("--files", type=int, default=256, help="number of JPEG files")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="where to write all figures")
-    options = parser.parse_args()
-    found = {}
+    options = parser.parse_args(arguments)
+    settings = {"files": options.files, "rounds": options.rounds}
+    found: dict[str, Any] = _machine.record("data", settings, packages=PACKAGES) | {"tasks": {}}
+    found["hardware"] = _machine.hardware("cpu", 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_files(photographs(options.photos), folder, options.files)
         for task in ("evaluate", "train"):
             work = contenders(folder, files, train=task == "train")
-            rates = measure(work, rounds=options.rounds)
-            found[task] = {"summary": summary(rates), "rounds": rates}
-            for contender, figures in found[task]["summary"].items():
-                rate, share = figures.values()
-                print(f"{task:9} {contender:13} {rate:6.0f} images/s, {share:.2f} of the floor")
+            found["tasks"][task] = measure(work, rounds=options.rounds)
+    print(_blocks.plain(found, tables(found)))
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+        _machine.write(options.json, found)
 
 
 if __name__ == "__main__":
