@@ -1,0 +1,74 @@
+"""The page of performance is made from results, and the committed one is up to date."""
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from benchmarks import _svg, report
+from benchmarks._tables import aligned, figure, markdown, scaled, with_spread
+
+SAMPLE = Path(__file__).parent / "sample"
+MARKERS = "".join(f"text\n<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in report.MODULES)
+
+
+def test_the_committed_page_is_what_its_results_make():
+    records, folder = report.newest(report.RESULTS), report.PAGE.parent / "performance"
+    text = report.PAGE.read_text(encoding="utf-8")
+    assert report.filled(text, report.sections(records, folder.name)) == text
+    plots = {name: plot for name, record in records.items() if (plot := report.drawn(record, name))}
+    assert {file.stem: file.read_text(encoding="utf-8") for file in folder.iterdir()} == plots
+
+
+def test_a_page_is_filled_from_results(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(MARKERS, encoding="utf-8")
+    report.main(["--results", str(SAMPLE), "--page", str(page)])
+    text = page.read_text(encoding="utf-8")
+    assert text.count("text\n") == len(report.MODULES) and "old" not in text
+    assert "| contender | images/s | ms/step |" in text and "| x timm:compile |" in text
+    assert "vit_jax:remat=dotty failed: ValueError" in text
+    assert "<!-- data -->\n\nNo results yet.\n" in text
+    record = json.loads((SAMPLE / "train-cpu-2026-11-21.json").read_text(encoding="utf-8"))
+    ours = record["cases"][0]["contenders"]["vit_jax"]["images_per_second"]
+    assert f"| vit_jax | {with_spread(ours, digits=4)} |" in text
+    assert record["hardware"] in text and "limits in this run (float32): jax matmul" in text
+    pictures = {file.stem for file in (tmp_path / "performance").iterdir()}
+    assert pictures == {"train-cpu", "infer-cpu", "compile-cpu", "parity-cpu"}
+    report.main(["--results", str(SAMPLE), "--page", str(page)])
+    assert page.read_text(encoding="utf-8") == text
+
+
+def test_only_the_newest_of_the_same_name_counts(tmp_path):
+    for date in ("2026-12-01", "2026-11-30"):
+        (tmp_path / f"train-cpu-{date}.json").write_text(json.dumps({"date": date}))
+    assert report.newest(tmp_path) == {"train-cpu": {"date": "2026-12-01"}}
+
+
+def test_a_page_without_markers_is_refused():
+    with pytest.raises(ValueError, match="has no <!-- train -->"):
+        report.filled("nothing", {"train": "x"})
+
+
+def test_bars_are_as_long_as_their_values():
+    rows = [(name, {"median": m, "quartiles": [m, m]}) for name, m in (("a<b", 1.0), ("c", 2.0))]
+    root = ET.fromstring(_svg.bars("x & y", rows, 1.0))
+    space = "{http://www.w3.org/2000/svg}"
+    widths = [float(rect.get("width", 0)) for rect in root.findall(f"{space}rect")[1:]]
+    assert widths[1] == pytest.approx(2 * widths[0]) and max(widths) == _svg.PLOT
+    assert "a<b" in [text.text for text in root.findall(f"{space}text")]
+
+
+def test_figures_have_three_digits_and_units():
+    assert [figure(x) for x in (0.01234, 1.5, 12.0, 123.4, 12345.6, None)] == [
+        "0.0123", "1.50", "12.0", "123", "12,346", "-",
+    ]  # fmt: skip
+    assert scaled(788e12, "FLOP/s") == "788 TFLOP/s" and scaled(12, "B/s") == "12 B/s"
+
+
+def test_columns_line_up():
+    table = (["name", "s"], [["a", "1.00"], ["longer", "22.0"]])
+    first, rule, *rows = aligned(table).splitlines()
+    assert {len(line) for line in (first, rule, *rows)} == {len("longer") + 2 + 4}
+    assert markdown(table).splitlines()[1] == "| --- | ---: |"
