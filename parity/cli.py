@@ -126,6 +126,12 @@ def _mutants(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        print(f"note: {_flags(text)}")
+
     written, record = converted(
         options.src,
         options.dst,
@@ -134,11 +140,12 @@ def _convert(options: argparse.Namespace) -> int:
         model=options.model,
         certificate=options.certificate,
         verify=options.verify,
+        note=note,
     )
     print(f"wrote {written}")
     if record:
         print(outputs.text(record["outputs"]))
-    for remark in record.get("remarks", []):
+    for remark in record.get("remarks", [])[len(notes) :]:
         print(f"note: {_flags(remark)}")
     if options.certificate:
         print(f"certificate: {beside(written)}")
@@ -159,6 +166,8 @@ def _inspect(options: argparse.Namespace) -> int:
         print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
     else:
         print("\nno config in the file")
+    for note in summary.notes:
+        print(f"\nnote: {_flags(note)}")
     if summary.optim is not None:
         print(f"\ntraining state after step {summary.step:,} of {summary.optim.total_steps:,}")
         fields = dataclasses.asdict(summary.optim)

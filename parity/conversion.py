@@ -19,28 +19,37 @@ LIMIT = 4  # differences that a message names
 
 
 def compared(
-    src: Path, dst: Path, formats: tuple[str, str], header: Header, *, at: Path, training: bool
+    src: Path,
+    dst: Path,
+    formats: tuple[str, str],
+    header: Header,
+    *,
+    at: Path,
+    training: bool,
+    notes: list[str],
 ) -> dict[str, Any]:
     """Reads the target back, compares it with the source, and returns the certificate.
 
-    Its `state_sha256` is of the target's own names. Of formats of others, `remarks` are what the
-    target does otherwise where its outputs at the native size are the same.
+    Its `state_sha256` is of the target's own names. Its `remarks` are `notes` and, of formats of
+    others, what the target does otherwise where its outputs at the native size are the same.
 
     Args:
         formats: of source and target.
         at: where the target lies now, before it takes its place `dst`.
         training: whether a training state went along.
+        notes: what the source does not say itself.
 
     Raises `OSError` if the target does not hold the same tensors, or the disk refuses.
     """
     if set(formats) <= set(foreign.OURS):
         parts = {"weights", "training"} if training else {"weights"}
         problems, found, counts = _same_names(src, at, parts)
-        more, files = {}, parts | {"config"}
+        more, files = {"remarks": notes}, parts | {"config"}
     else:
         problems, found, count = foreign.compared(src, at, formats, header)
         counts, files = {"weights": count}, {"weights"}
-        more = {"header": header.to_json(), "remarks": foreign.remarks(src, header, *formats)}
+        remarks = [*notes, *foreign.remarks(src, header, *formats)]
+        more = {"header": header.to_json(), "remarks": remarks}
     if problems:
         raise OSError(
             f"{dst} was written and reads back other than {src} ({some(problems)}): the disk is "

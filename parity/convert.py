@@ -7,25 +7,27 @@ A directory may hold a training state too, see `vit_spec.training_state`.
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parity import containers, foreign, orbax, targets
 from parity import conversion_outputs as outputs
-from parity import foreign, orbax, targets
 from parity.certificate_file import beside
 from parity.certificate_file import write as write_certificate
 from parity.containers.hub import downloaded, is_address, names_file
 from parity.containers.names import TORCH
 from parity.conversion import compared
 from parity.formats import FOREIGN
+from parity.formats.format import Unsaid
+from parity.formats.said import model_of
 from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, training_state
 from vit_spec.layout import State
 from vit_spec.names import unknown_name
 from vit_spec.parameters import parameters
-from vit_spec.variants import get_if_no_path
 
 FORMATS = {
     "vitwin": "directory with model.safetensors and config.json, which both twins load",
@@ -45,6 +47,7 @@ class Summary:
     tensors: dict[str, tuple[str, tuple[int, ...]]]  # name -> (dtype, shape), of the weights
     step: int | None = None  # of the training state, if there is one
     optim: OptimConfig | None = None  # its optimizer settings
+    notes: tuple[str, ...] = ()  # what it does not say itself, and what was assumed
 
 
 def convert(
@@ -56,6 +59,7 @@ def convert(
     model: ViTConfig | str | os.PathLike[str] | None = None,
     certificate: bool = True,
     verify: bool = False,
+    note: Callable[[str], object] | None = None,
 ) -> Path:
     """Writes the checkpoint `src` as `dst`; returns what was written.
 
@@ -72,20 +76,24 @@ def convert(
         source: a format's name; None: told from the content.
         target: a format's name; None: `vitwin` for a directory, `safetensors` for such a file.
         model: what a file is that does not say so itself: a config, a variant's name, or the path
-            of a checkpoint or of its `config.json`.
+            of a checkpoint or of its `config.json`. What the file says is never overruled; of a
+            variant's name, head and image size are those of the file.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
             `DST.parity.json` beside a file, `parity.json` inside a directory.
         verify: compare bits and the outputs of both sides, in float64: the source as the JAX twin,
             the target as the PyTorch one. The command does so by default. Without JAX or PyTorch
             the certificate says that bits alone were compared. With neither argument the target is
             not read back.
+        note: called with a line about what `src` does not say itself and was assumed; the
+            certificate has it among its remarks.
 
     Raises:
         Disagreement: the outputs of both sides are not the same.
         FileExistsError: the target's place has something else.
         OSError: the target reads back other than it was written, or the disk refuses.
         FileNotFoundError, ValueError: no such file; damaged; unknown format, or one that cannot
-            hold the model; tensors that do not fit the config, all in one message.
+            hold the model; tensors that do not fit the config, all in one message; `model`
+            contradicts what `src` says of itself; neither says which model it is.
     """
     return converted(
         src,
@@ -95,6 +103,7 @@ def convert(
         model=model,
         certificate=certificate,
         verify=verify,
+        note=note,
     )[0]
 
 
@@ -107,6 +116,7 @@ def converted(
     model: ViTConfig | str | os.PathLike[str] | None,
     certificate: bool,
     verify: bool,
+    note: Callable[[str], object] | None,
 ) -> tuple[Path, dict[str, Any]]:
     """What `convert` does; returns the certificate too, {} if nothing was compared."""
     address, src, dst = os.fspath(src), located(src), local(dst)
@@ -119,8 +129,9 @@ def converted(
     targets.check_replaceable(dst, target)
     training, record = target == source == "vitwin" and training_state.has_training(src), {}
     with contextlib.ExitStack() as stack:
-        with foreign.opened_as(src, source, _said(src, source, model)) as opened:
-            header, reason = opened.header, _reason(opened.header, verify)
+        with foreign.opened_as(src, source, model_of(model)) as opened:
+            header, notes, reason = opened.header, opened.notes, _reason(opened.header, verify)
+            _tell(notes, note)
             place = stack.enter_context(targets.staged(dst))
             if training:
                 state = checkpoint.read_tensors(checkpoint.weights_file(src))
@@ -129,7 +140,7 @@ def converted(
                 foreign.write(place, target, opened)
         if certificate or verify:
             formats = (source, target)
-            record = compared(src, dst, formats, header, at=place, training=training)
+            record = compared(src, dst, formats, header, at=place, training=training, notes=notes)
             record |= {"address": address} if is_address(address) else {}
             record["outputs"] = (
                 outputs.none(reason) if reason else outputs.measured(src, place, formats, header)
@@ -148,15 +159,19 @@ def converted(
 
 
 def read(
-    path: str | os.PathLike[str], *, model: ViTConfig | str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    model: ViTConfig | str | os.PathLike[str] | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> tuple[Header, State]:
     """Header and tensors of a checkpoint of any of `FORMATS`, in our names and layout.
 
-    `path` and `model` are as those of `convert`. Raises what `convert` does.
+    `path`, `model` and `note` are as those of `convert`. Raises what `convert` does.
     """
     place = located(path)
     source = told(place)
-    with foreign.opened_as(place, source, _said(place, source, model)) as opened:
+    with foreign.opened_as(place, source, model_of(model)) as opened:
+        _tell(opened.notes, note)
         names = parameters(opened.header.config)
         return opened.header, {name: np.asarray(opened.read(name)) for name in names}
 
@@ -164,15 +179,23 @@ def read(
 def inspect(path: str | os.PathLike[str]) -> Summary:
     """Names, dtypes and shapes of a checkpoint's weights, its header and its training's progress.
 
-    What it does not have is None. Of a format of others, names and shapes are those of ours.
+    What it does not have is None. Of a format of others, names and shapes are those of ours, or
+    its own if it does not say which model it is.
     """
     path = located(path)
     kind = told(path)
     if kind not in foreign.OURS:
-        with foreign.opened_as(path, kind, None) as opened:
-            shapes = parameters(opened.header.config)
-            kinds = {n: (str(opened.dtypes[n]), shape) for n, shape in shapes.items()}
-            return Summary(path=path, format=kind, header=opened.header, tensors=kinds)
+        try:
+            with foreign.opened_as(path, kind, None) as opened:
+                notes, shapes = tuple(opened.notes), parameters(opened.header.config)
+                kinds = {n: (str(opened.dtypes[n]), shape) for n, shape in shapes.items()}
+                return Summary(
+                    path=path, format=kind, header=opened.header, tensors=kinds, notes=notes
+                )
+        except Unsaid as error:
+            with containers.opened(path) as opened:
+                kinds = {n: (info.dtype, tuple(info.shape)) for n, info in opened.tensors.items()}
+            return Summary(path=path, format=kind, header=None, tensors=kinds, notes=(str(error),))
     try:
         header = checkpoint.read_header(path)
     except ValueError:
@@ -269,30 +292,7 @@ def told(path: Path) -> str:
         raise
 
 
-def _said(
-    src: Path, source: str, model: ViTConfig | str | os.PathLike[str] | None
-) -> Header | None:
-    """The header that `model` gives. Raises `ValueError` if a file of ours needs one."""
-    if model is not None:
-        return _header(model)
-    if source not in foreign.OURS:
-        return None  # read with the tensors
-    try:
-        checkpoint.read_header(src)
-    except ValueError as error:
-        if "no vitwin header" in str(error):
-            raise ValueError(
-                f"{src} does not say which model it is: give model='B/16', the name of a variant, "
-                "or model='config.json', the path of a config"
-            ) from error
-        raise
-    return None
-
-
-def _header(model: ViTConfig | str | os.PathLike[str]) -> Header:
-    """What `model` says: a path that exists, else a variant's name."""
-    if isinstance(model, ViTConfig):
-        return Header(config=model)
-    if Path(model).exists():
-        return checkpoint.read_header(model)
-    return Header(config=get_if_no_path(os.fspath(model)))
+def _tell(notes: list[str], note: Callable[[str], object] | None) -> None:
+    if note is not None:
+        for text in notes:
+            note(text)

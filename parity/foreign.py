@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
 from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order
+from parity.formats.said import Model, agreed, of_ours, settled
 from parity.formats.table import their_shapes
 from vit_spec import Header, checkpoint, parameters, training_state
 from vit_spec.parameters import Shapes, check_shapes
@@ -31,6 +32,7 @@ class Source:
     dtypes: Mapping[str, np.dtype]  # of our tensors
     read: Read
     lines: list[Any] | None  # of the table, None for our own format
+    notes: list[str] = field(default_factory=list)  # what the checkpoint does not say itself
 
 
 def weights_file(path: Path) -> Path:
@@ -72,25 +74,26 @@ def is_ours(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def opened_as(path: Path, format: str, header: Header | None) -> Iterator[Source]:
-    """A checkpoint as ours. `header` is what `model=` says, for a file that does not.
+def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
+    """A checkpoint as ours. `model` is what `model=` says, for what the checkpoint does not.
 
-    Raises `ValueError` for missing, extra and wrong-shaped tensors, all in one message.
+    Raises `ValueError` for missing, extra and wrong-shaped tensors, all in one message, and for
+    all fields in which checkpoint and `model` contradict each other; `Unsaid` if neither says
+    which model it is.
     """
     if format == orbax.FORMAT:
         header, state = orbax.read(path)
+        agreed(header, model, where=str(path))
         found = {name: array.dtype for name, array in state.items()}
         yield Source(header=header, dtypes=found, read=state.__getitem__, lines=None)
         return
     if format in OURS:
-        if header is None:
-            header = checkpoint.read_header(path)
-            checkpoint.check_embedded(path, header)
+        header, notes = of_ours(path, model)
         with containers.opened(checkpoint.weights_file(path)) as opened:
             shapes = {name: tuple(info.shape) for name, info in opened.tensors.items()}
             check_shapes(parameters(header.config), shapes, where=str(path))
             found = {name: np.dtype(info.dtype) for name, info in opened.tensors.items()}
-            yield Source(header=header, dtypes=found, read=opened.read, lines=None)
+            yield Source(header=header, dtypes=found, read=opened.read, lines=None, notes=notes)
         return
     form = FOREIGN[format]
     with containers.opened(path) as opened:
@@ -98,9 +101,9 @@ def opened_as(path: Path, format: str, header: Header | None) -> Iterator[Source
         places = form.places(given)
         given = replace(given, shapes={n: given.shapes[place] for n, place in places.items()})
         try:
-            header = header or form.config_from(given)
+            header, notes = settled(form, given, model, where=str(path))
             config = header.config
-            lines, ours = form.rules(config), parameters(config)
+            lines, ours = _present(form.rules(config), given), parameters(config)
             check_inward(lines, ours, given.shapes, where=f"{path} ({format})")
         except (ValueError, LookupError, TypeError) as error:
             if form.matches(given):
@@ -112,6 +115,7 @@ def opened_as(path: Path, format: str, header: Header | None) -> Iterator[Source
             dtypes=dtypes(lines, found, inward=True),
             read=Reader(lines, lambda name: opened.read(places[name]), inward=True),
             lines=lines,
+            notes=notes,
         )
 
 
@@ -126,16 +130,17 @@ class Target:
 def planned(source: Source, format: str) -> Target:
     """The tensors of the target. Raises `ValueError` with all reasons if it cannot hold them."""
     config = source.header.config
-    ours = parameters(config)
     if format in OURS:
+        ours = parameters(config)
         return _target(source.dtypes, ours, source.read, order(source.lines, None, ours))
     form = FOREIGN[format]
     lost(source.header, form)
-    lines = form.rules(config)
+    held = form.held(config)
+    lines, ours = form.rules(held), parameters(held)
     theirs = their_shapes(lines, ours)
     check_inward(lines, ours, theirs, where=format)
     kinds = dtypes(lines, source.dtypes, inward=False)
-    read = Reader(lines, source.read, inward=False)
+    read = Reader(lines, source.read if held == config else _positioned(source.read), inward=False)
     return _target(kinds, theirs, read, order(source.lines, lines, ours))
 
 
@@ -143,7 +148,7 @@ def write(dst: Path, format: str, source: Source) -> None:
     """Writes a checkpoint where nothing is. Raises `ValueError` if the format cannot hold it."""
     target, header = planned(source, format), source.header
     form: Format | None = FOREIGN.get(format)
-    files = {} if form is None else form.config_to(header)
+    files = {} if form is None else form.config_to(replace(header, config=form.held(header.config)))
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
     if format == "vitwin":
         texts = {checkpoint.CONFIG: header.to_json()}
@@ -222,6 +227,23 @@ def same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
 def _bytes(array: np.ndarray) -> np.ndarray:
     """The bytes of an array in C order, copied only if it is in another order."""
     return contiguous(array).reshape(-1).view(np.uint8)
+
+
+def _present(lines: list[Any], given: Given) -> list[Any]:
+    """The lines without tensors that no model of ours has and that a file need not have."""
+    return [line for line in lines if line.ours or set(line.theirs) <= given.shapes.keys()]
+
+
+def _positioned(read: Read) -> Read:
+    """The tensors of a model whose class token has a position, of zeros."""
+
+    def positioned(name: str) -> np.ndarray:
+        array = read(name)
+        if name != "pos_embed":
+            return array
+        return np.concatenate([np.zeros_like(array[:, :1]), array], axis=1)
+
+    return positioned
 
 
 def _matching(given: Given) -> list[str]:

@@ -28,7 +28,7 @@ def initial_params(
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         model = make()
         start = to_torch_layout(vit_jax.api.get_state(model))
-        state, told = fit(*read(source), header.config, start, like=header)
+        state, told = fit(*read(source, note=_noted), header.config, start, like=header)
         vit_jax.api.set_state(model, to_jax_layout(state, vit_jax.api.names(model)))
         print(f"from {source}: {told}")
         return {name: np.asarray(value) for name, value in split(model)[1].items()}
@@ -54,7 +54,11 @@ def open_teacher(
         from vit_torch.teacher import HostTeacher
 
         return HostTeacher(source)
-    header, state = read(source)
+    header, state = read(source, note=_noted)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         model: Any = vit_jax.api.from_state(header.config, state, dtype=dtype)
         return ModelTeacher(model, mesh, theirs=header.preprocessing, ours=preprocessing)
+
+
+def _noted(text: str) -> None:
+    print(f"note: {text}")

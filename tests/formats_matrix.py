@@ -50,6 +50,40 @@ format's usual model, or impossible with it.
 
 """
 LIMITS = """
+## What a checkpoint does not say
+
+A state dict of DeiT, DeiT III, MAE, DINO, DINOv2 or torchvision says nothing of its heads,
+activation, epsilon and preprocessing. With width, depth and MLP of a published model of its format
+it is taken for that one; what was assumed is printed as a note and recorded in the certificate. Any
+other needs `--model`. What an npz file or a directory without preprocessing leaves out is assumed
+and noted, too.
+
+`--model` adds what a checkpoint does not say, and never overrules what it says: fields in which
+they contradict each other are refused, each with both values. A variant's name speaks of the
+architecture: head, labels and image size stay those of the source, as after fine-tuning. A config
+is taken at its word.
+
+## Another epsilon
+
+timm, torchvision, augreg, big_vision and the original releases fix the epsilon of their norms: no
+file of theirs says it. `timm.create_model` takes `norm_layer` from `model_args` as a name
+only, and names stand for 1e-6. So a model of transformers with its usual 1e-12 is refused there. If
+1e-6 will do, change the model first and see how far its outputs move:
+
+```python
+from dataclasses import replace
+
+import parity
+from vit_spec import checkpoint
+
+header, state = parity.read("theirs")  # a checkpoint of any format
+config = header.config.replace(norm_eps=1e-6)
+checkpoint.write("changed", replace(header, config=config), state)
+```
+
+`parity convert theirs ours` and `parity diagnose ours changed` then print the gap, and
+`parity convert changed changed_timm --to timm` goes on.
+
 ## How files are read
 
 Tensors are mapped and converted one at a time: all that one line of a table joins is held.

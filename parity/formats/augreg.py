@@ -6,13 +6,14 @@ the class token.
 
 import math
 
-from parity.formats.format import Format, Given, inferred
+from parity.formats.format import ELSEWHERE, Format, Given, inferred
 from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm
 from parity.formats.table import Rule
 from vit_spec import Header, Preprocessing, ViTConfig
 
 BLOCK = "Transformer/encoderblock_{i}"
+SQUASHED = Preprocessing(crop_fraction=1.0, squash=True)
 QUERY = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
 
 
@@ -44,7 +45,7 @@ def config_from(given: Given) -> Header:
     config = ViTConfig.from_dict(
         fields | {"num_heads": given.shapes[QUERY][1], "activation": "gelu_tanh"}
     )
-    return Header(config=config, preprocessing=Preprocessing(crop_fraction=1.0, squash=True))
+    return Header(config=config, preprocessing=SQUASHED)
 
 
 def expresses(config: ViTConfig) -> list[str]:
@@ -65,4 +66,6 @@ FORMAT = Format(
     config_from=config_from,
     table=table,
     expresses=expresses,
+    usual=SQUASHED,
+    untold=lambda given: ("activation", "norm_eps", "image_size", *ELSEWHERE),
 )

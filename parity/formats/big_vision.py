@@ -10,16 +10,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity.formats.format import Format, Given, Unsaid, depth_of, fields_of
+from parity.formats.augreg import SQUASHED
+from parity.formats.format import ELSEWHERE, Format, Given, Unsaid, depth_of, fields_of
 from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm, pooling
 from parity.formats.table import Rule, lines, our_shapes, stack
 from parity.rules import Arrays, Op
-from vit_spec import Header, Preprocessing, ViTConfig
+from vit_spec import Header, ViTConfig
 
 BLOCK = "params/Transformer/encoderblock_{i}"
 STACKED = "params/Transformer/encoderblock"
 TRAINING = (r"opt/.*", r"extra(/.*)?", r"(chrono|step)(/.*)?")
+UNTOLD = ("activation", "norm_eps", "image_size", "class_token_position", *ELSEWHERE)
 QUERY = "MultiHeadDotProductAttention_0/query/kernel"
 
 
@@ -93,7 +95,7 @@ def config_from(is_stacked: bool) -> Callable[[Given], Header]:
             )
         return Header(
             config=ViTConfig.from_dict(fields | {"class_token_position": False}),
-            preprocessing=Preprocessing(crop_fraction=1.0, squash=True),
+            preprocessing=SQUASHED,
         )
 
     return read
@@ -129,6 +131,8 @@ def _format(name: str, about: str, is_stacked: bool) -> Format:
         table=scanned if is_stacked else plain,
         ignored=TRAINING,
         expresses=expresses,
+        usual=SQUASHED,
+        untold=lambda given: UNTOLD,
     )
 
 

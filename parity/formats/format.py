@@ -5,21 +5,28 @@ Errors of this module are `ValueError`s that name the format's attribute.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from parity.formats.table import Line, Rule, lines, our_shapes
-from vit_spec import Header, ViTConfig, parameters
+from vit_spec import Header, Preprocessing, ViTConfig, parameters
 from vit_spec.parameters import Shapes
 
 Json = dict[str, Any]
 LAYER_SCALE = 1e-5
 """Initial value of a LayerScale whose file holds only the trained one; DeiT III's and DINOv2's."""
+RESAMPLED = ("pos_embed_interpolation", "pos_embed_antialias", "pos_embed_offset")
+ELSEWHERE = (*RESAMPLED, "dropout", "drop_path")
+"""Fields that say nothing about outputs at the native size, and that hardly any file says."""
 
 
 class Unsaid(ValueError):
-    """A checkpoint does not say which model it is: what says it otherwise is `model=`."""
+    """A checkpoint does not say which model it is; `told` are the fields that it does say."""
+
+    def __init__(self, message: str, told: Json | None = None) -> None:
+        super().__init__(message)
+        self.told: Json = told or {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,18 @@ class Format:
     ignored: tuple[str, ...] = ()  # patterns of names that are no part of the model
     aliases: Callable[[Given], Mapping[str, str]] = lambda given: {}  # name in the file -> in table
     file: str | None = None  # of the weights, if the format is a directory
+    untold: Callable[[Given], Collection[str]] = lambda given: ELSEWHERE  # fields taken for granted
+    images: Callable[[Given], Preprocessing | None] = lambda given: None  # said of preprocessing
+    usual: Preprocessing = field(default_factory=Preprocessing)  # where nothing is said of it
+    model: Callable[[ViTConfig], str] = lambda config: ""  # the published one that it is taken for
+
+    def held(self, config: ViTConfig) -> ViTConfig:
+        """The same function as the format has it: the class token's position may be zeros."""
+        if not config.class_token or config.class_token_position or config.pos_embed != "learned":
+            return config
+        positioned = config.replace(class_token_position=True)
+        fewer = len(self.expresses(positioned)) < len(self.expresses(config))
+        return positioned if fewer else config
 
     def rules(self, config: ViTConfig) -> list[Line]:
         """The table of one model: each of our names once."""
@@ -159,6 +178,17 @@ def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = 
     else:
         fields["pool"] = "token" if fields["class_token"] and not fields["fc_norm"] else "mean"
     return fields | _positions(shapes, fields, sizes, where)
+
+
+def shown(table: Iterable[Line], found: Shapes, config: ViTConfig) -> Json:
+    """What tensors say of the head and of the image, whose patches are those of `config`."""
+    names = ("cls_token", "dist_token", "pos_embed", "head.weight", "head.bias")
+    shapes = our_shapes([line for line in table if set(line.ours) & set(names)], found)
+    fields: Json = {"num_classes": shapes.get("head.weight", (0,))[0]}
+    if fields["num_classes"]:
+        fields["head_bias"] = "head.bias" in shapes
+    tokens = {"class_token": "cls_token" in shapes, "distillation_token": "dist_token" in shapes}
+    return fields | _positions(shapes, tokens | {"patch_size": config.patch_size}, (), "the file")
 
 
 def _mlp(shapes: Shapes) -> str:

@@ -135,4 +135,7 @@ FORMAT = Format(
     ignored=TEXT,
     aliases=aliases,
     file="model.safetensors",
+    untold=hf.untold("dropout", "drop_path"),
+    images=hf.images,
+    usual=DEFAULT,
 )

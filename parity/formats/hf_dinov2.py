@@ -150,6 +150,9 @@ def _format(name: str, about: str, model_type: str) -> Format:
         config_to=config_to,
         expresses=expresses(registers),
         file="model.safetensors",
+        untold=hf.untold(),
+        images=hf.images,
+        usual=DEFAULT,
     )
 
 

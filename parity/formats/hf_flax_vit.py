@@ -71,4 +71,7 @@ FORMAT = Format(
     config_to=hf_vit.config_to,
     expresses=hf_vit.expresses,
     file="flax_model.msgpack",
+    untold=hf_vit.FORMAT.untold,
+    images=hf_vit.FORMAT.images,
+    usual=hf_vit.DEFAULT,
 )

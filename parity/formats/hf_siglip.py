@@ -7,7 +7,7 @@ import numpy as np
 
 from parity.formats import hf_clip
 from parity.formats import huggingface as hf
-from parity.formats.format import Format, Given, Json
+from parity.formats.format import Format, Given, Json, Unsaid
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules, reshaped
 from parity.rules import Op
@@ -17,6 +17,7 @@ DEFAULTS = {
     "intermediate_size": 3072, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
     "vision_use_head": True,
 }  # fmt: skip
+DEFAULT = Preprocessing(crop_fraction=1.0, squash=True)
 
 query_and_rest = Op(
     lambda arrays: (arrays[0][: len(arrays[0]) // 3], arrays[0][len(arrays[0]) // 3 :]),
@@ -60,12 +61,6 @@ def config_from(given: Given) -> Header:
     """The attributes of the vision tower."""
     given = hf_clip.vision(given)
     attributes, fields = hf.read(given, DEFAULTS, where="transformers SigLIP")
-    if not attributes["vision_use_head"]:
-        raise ValueError(
-            "vision_use_head false: without its attention pooling the model returns tokens, and "
-            "every model of ours pools them; give a config with another pool by "
-            "model='config.json'"
-        )
     config = ViTConfig(
         **fields,
         num_classes=0,
@@ -76,8 +71,14 @@ def config_from(given: Given) -> Header:
         norm_eps=attributes["layer_norm_eps"],
         pos_embed_antialias=False,
     )
-    default = Preprocessing(crop_fraction=1.0, squash=True)
-    return Header(config=config, preprocessing=hf.preprocessing_from(given, default))
+    if not attributes["vision_use_head"]:
+        raise Unsaid(
+            "vision_use_head false: without its attention pooling the model returns tokens, and "
+            "every model of ours pools them; give a config with another pool by "
+            "model='config.json'",
+            {name: value for name, value in config.to_dict().items() if name != "pool"},
+        )
+    return Header(config=config, preprocessing=hf.preprocessing_from(given, DEFAULT))
 
 
 def config_to(header: Header) -> dict[str, Json]:
@@ -111,4 +112,7 @@ FORMAT = Format(
     ignored=hf_clip.TEXT,
     aliases=hf_clip.aliases,
     file="model.safetensors",
+    untold=hf.untold("dropout", "drop_path"),
+    images=hf.images,
+    usual=DEFAULT,
 )

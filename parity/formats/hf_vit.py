@@ -14,6 +14,7 @@ DEFAULTS = {
     "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.0,
     "layer_norm_eps": 1e-12, "qkv_bias": True, "pooler_output_size": None, "pooler_act": "tanh",
 }  # fmt: skip
+DEFAULT = Preprocessing(interpolation="bilinear", crop_fraction=1.0, squash=True)
 MLP = {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
 
 
@@ -60,9 +61,7 @@ def config_from(given: Given) -> Header:
         dropout=attributes["hidden_dropout_prob"],
         pos_embed_antialias=False,
     )
-    preprocessing = hf.preprocessing_from(
-        given, Preprocessing(interpolation="bilinear", crop_fraction=1.0, squash=True)
-    )
+    preprocessing = hf.preprocessing_from(given, DEFAULT)
     return Header(config=config, preprocessing=preprocessing, labels=hf.labels_from(given))
 
 
@@ -105,4 +104,7 @@ FORMAT = Format(
     config_to=config_to,
     expresses=expresses,
     file="model.safetensors",
+    untold=hf.untold("drop_path"),
+    images=hf.images,
+    usual=DEFAULT,
 )

@@ -7,6 +7,7 @@ also in evaluation unless `mask_ratio` is 0. The decoder of ViTMAEForPreTraining
 from dataclasses import replace
 
 from parity.formats import hf_vit
+from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json
 from vit_spec import Header, ViTConfig
 
@@ -55,4 +56,7 @@ FORMAT = Format(
     ignored=(r"decoder\..*",),
     aliases=aliases,
     file="model.safetensors",
+    untold=hf.untold("drop_path"),
+    images=hf.images,
+    usual=hf_vit.DEFAULT,
 )

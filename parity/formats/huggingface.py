@@ -4,9 +4,10 @@ Sources: `configuration_utils.py` and `image_processing_*.py` of transformers 4.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from parity.formats.format import Given, Json, needed, unlisted
+from parity.formats.format import RESAMPLED, Given, Json, needed, unlisted
 from parity.formats.table import Rule, modules, parts
 from vit_spec import Header, Preprocessing, ViTConfig
 
@@ -41,6 +42,11 @@ SIZES_DEFAULT = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
     "patch_size": 16, "num_channels": 3,
 }  # fmt: skip
+
+
+def untold(*fields: str) -> Callable[[Given], tuple[str, ...]]:
+    """`Format.untold` of models whose config.json says all but `fields` and the resampling."""
+    return lambda given: (*RESAMPLED, *fields)
 
 
 def read(
@@ -116,6 +122,11 @@ def preprocessing_from(given: Given, default: Preprocessing) -> Preprocessing:
         crop_fraction=min(1.0, kept / resized),
         squash=squash,
     )
+
+
+def images(given: Given) -> Preprocessing | None:
+    """What preprocessor_config.json says, if there is one."""
+    return preprocessing_from(given, Preprocessing()) if given.preprocessor else None
 
 
 def preprocessing_to(header: Header) -> Json:

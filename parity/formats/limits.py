@@ -1,10 +1,12 @@
 """What a target cannot hold: the plain ViT, and what a format has beside it."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vit_spec import ViTConfig
+from parity.formats.format import Json, Unsaid
+from vit_spec import ViTConfig, get, variants
 
 PLAIN: dict[str, Any] = {  # of every field that changes the function and that sizes do not say
     "class_token": True, "distillation_token": False, "num_registers": 0, "patch_bias": True,
@@ -21,27 +23,48 @@ def cannot(config: ViTConfig, other: Mapping[str, Any], *, who: str) -> list[str
     `other` is what the format has beside `PLAIN`: a value, a list of values, or `...` for any.
     """
     return [
-        f"{name} {getattr(config, name)!r} ({who} has only {_or(values)})"
+        f"{name} {getattr(config, name)!r} ({who} has only {_or(values)}{ELSE.get(name, '')})"
         for name, values in (PLAIN | dict(other)).items()
         if values is not ... and getattr(config, name) not in _choices(values)
     ]
 
 
-HEADS = {1280: 16}  # by width; else 64 channels each
+ELSE = {"norm_eps": ", and no file of it says another: docs/formats.md, 'Another epsilon'"}
+SHAPE = ("width", "depth", "mlp_width")
 
 
-def heads_of(width: int) -> int:
-    """Attention heads of the published models of a width, for files that do not say."""
-    return HEADS.get(width) or max(1, width // 64)
+def published(pattern: str, fields: Mapping[str, Any]) -> str | None:
+    """The first variant under a pattern of names that has the width, depth and MLP of `fields`."""
+    for name in variants():
+        config = get(name) if re.fullmatch(pattern, name) else None
+        if config and all(getattr(config, key) == fields[key] for key in SHAPE):
+            return name
+    return None
 
 
-def unusual(config: ViTConfig) -> list[str]:
-    """Reasons why a file of tensors alone could not be read back: heads and grid are not in it."""
-    found, heads = [], heads_of(config.width)
+def as_published(form: str, pattern: str, fields: Json, untold: Iterable[str]) -> str:
+    """The name of the published model that a file of tensors alone is taken for.
+
+    Raises `Unsaid` if there is none.
+    """
+    if name := published(pattern, fields):
+        return name
+    shape = ", ".join(f"{key} {fields[key]}" for key in SHAPE)
+    raise Unsaid(
+        f"its tensors do not say {', '.join(untold)}, and no published model of {form} has "
+        f"{shape}: give a config of ours that says them by model='config.json'",
+        fields,
+    )
+
+
+def unusual(config: ViTConfig, pattern: str) -> list[str]:
+    """Reasons why a file of tensors alone would be read back as another, published model."""
+    found, name = [], published(pattern, config.to_dict())
+    heads = get(name).num_heads if name else config.num_heads
     if config.num_heads != heads:
         found.append(
-            f"num_heads {config.num_heads} (the file says none, and width {config.width} stands "
-            f"for {heads})"
+            f"num_heads {config.num_heads} (the file says none, and its tensors are those of "
+            f"{name}, which has {heads})"
         )
     patches = math.prod(config.grid)
     if config.pos_embed == "learned" and math.isqrt(patches) ** 2 != patches:

@@ -1,7 +1,7 @@
 """open_clip's vision tower: `VisionTransformer` in `open_clip/transformer.py`, 3.3.
 
 Of a checkpoint of both towers the visual one is read, and written alone. Layer norms have epsilon
-1e-5 there.
+1e-5 there, or what `norm_kwargs` says.
 """
 
 from typing import Any
@@ -13,17 +13,18 @@ from parity.formats.table import Rule, modules, reshaped
 from parity.rules import permute
 from vit_spec import Header, Preprocessing, ViTConfig
 
+EPS = 1e-5
 CONFIG = "open_clip_config.json"
 LAYER = "visual.transformer.resblocks.{i}"
 TOWER: Json = {
     "image_size": 224, "layers": 12, "width": 768, "patch_size": 16, "head_width": 64,
     "mlp_ratio": 4.0, "ls_init_value": None, "pool_type": "tok", "no_ln_pre": False,
+    "norm_kwargs": None,
 }  # fmt: skip
 IGNORED: Json = {
     "patch_dropout": ..., "output_tokens": ..., "input_patchnorm": [False], "eos_token_id": ...,
     "global_average_pool": [False], "attentional_pool": [False], "final_ln_after_pool": [False],
-    "pos_embed_type": ["learnable"], "timm_model_name": [None], "norm_kwargs": [None, {}],
-    "act_kwargs": [None, {}],
+    "pos_embed_type": ["learnable"], "timm_model_name": [None], "act_kwargs": [None, {}],
 }  # fmt: skip
 
 
@@ -71,6 +72,8 @@ def config_from(given: Given) -> Header:
     tower = TOWER | model.get("vision_cfg", {})
     if tower["pool_type"] != "tok":
         raise ValueError(f"pool_type {tower['pool_type']!r} of {CONFIG}: only 'tok' is known")
+    norms = tower["norm_kwargs"] or {}
+    unlisted(norms, ("eps",), {}, where=f"norm_kwargs of {CONFIG}")
     width = given.shapes["visual.conv1.weight"][0]
     fields = inferred(
         table(ViTConfig(width=width, num_heads=1)), given.shapes, where="the open_clip file"
@@ -80,12 +83,18 @@ def config_from(given: Given) -> Header:
         | {
             "num_heads": width // tower["head_width"],
             "activation": "quick_gelu" if model.get("quick_gelu") else "gelu",
-            "norm_eps": 1e-5,
+            "norm_eps": norms.get("eps", EPS),
             "pos_embed_antialias": True,
             "layer_scale": tower["ls_init_value"],
         }
     )
     return Header(config=config, preprocessing=_preprocessing(content.get("preprocess_cfg") or {}))
+
+
+def images(given: Given) -> Preprocessing | None:
+    """What open_clip_config.json says, if it does."""
+    content = (given.files.get(CONFIG) or {}).get("preprocess_cfg")
+    return _preprocessing(content) if content else None
 
 
 def config_to(header: Header) -> dict[str, Json]:
@@ -102,6 +111,8 @@ def config_to(header: Header) -> dict[str, Json]:
     }
     if c.layer_scale is not None:
         tower["ls_init_value"] = c.layer_scale
+    if c.norm_eps != EPS:
+        tower["norm_kwargs"] = {"eps": c.norm_eps}
     model = {
         "embed_dim": c.num_classes,
         "quick_gelu": c.activation == "quick_gelu",
@@ -119,7 +130,7 @@ def config_to(header: Header) -> dict[str, Json]:
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why open_clip's tower cannot hold a model."""
     other = {
-        "patch_bias": False, "pre_norm": True, "head_bias": False, "norm_eps": 1e-5,
+        "patch_bias": False, "pre_norm": True, "head_bias": False, "norm_eps": ...,
         "activation": ["gelu", "quick_gelu"], "layer_scale": ..., "in_channels": 3,
     }  # fmt: skip
     reasons = cannot(config, other, who="open_clip")
@@ -157,4 +168,6 @@ FORMAT = Format(
     expresses=expresses,
     ignored=(r"(?!visual\.).*",),
     file="open_clip_model.safetensors",
+    images=images,
+    usual=DEFAULT,
 )

@@ -1,18 +1,18 @@
 """State dicts of the original releases: DeiT, DeiT III, MAE, DINO, DINOv2. Names near to ours.
 
 Sources: `models.py` and `models_v2.py` of facebookresearch/deit, `models_vit.py` of mae,
-`vision_transformer.py` of dino and of dinov2. All have epsilon 1e-6, the exact GELU and 64 channels
-a head, or 80 for width 1280. Encoders of MAE and DINO without head have the same tensors.
+`vision_transformer.py` of dino and of dinov2. All published ones have epsilon 1e-6 and the exact
+GELU. Encoders of MAE and DINO without head have the same tensors, and so have timm's models.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from parity.formats.format import Format, Given, inferred
-from parity.formats.limits import cannot, heads_of, unusual
+from parity.formats.format import ELSEWHERE, Format, Given, inferred
+from parity.formats.limits import as_published, cannot, published, unusual
 from parity.formats.table import Rule, filled, leaves, modules
-from vit_spec import Header, Preprocessing, ViTConfig
+from vit_spec import Header, Preprocessing, ViTConfig, get
 from vit_spec.parameters import Shapes
 
 IMAGENET = Preprocessing(
@@ -23,6 +23,8 @@ MODULES = (
     "patch_embed.proj", "blocks.{i}.norm1", "blocks.{i}.attn.qkv", "blocks.{i}.attn.proj",
     "blocks.{i}.norm2", "norm", "fc_norm", "head", "head_dist",
 )  # fmt: skip
+UNTOLD = ("num_heads", "activation", "norm_eps", "pool")  # by tensors alone
+SHAPED = ("image_size", "class_token_position", "layer_scale")  # of which they say a part
 WRAPPED = re.compile(r"^(module\.)?(backbone\.)?")
 """Of data-parallel training, and of a backbone with a projection head beside it."""
 MLP = modules({name: name for name in ("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.fc2")})
@@ -76,6 +78,7 @@ def _format(
     matches: Callable[[Shapes], bool],
     table: Callable[[ViTConfig], list[Rule]],
     other: Mapping[str, Any],
+    known: str,
     *,
     preprocessing: Preprocessing = IMAGENET,
     resampling: Callable[[Shapes], Mapping[str, Any]] = lambda shapes: {},
@@ -91,12 +94,13 @@ def _format(
         gated = "blocks.0.mlp.w12.weight" in shapes
         widest = ViTConfig(mlp="swiglu_packed", activation="silu") if gated else ViTConfig()
         fields = inferred(table(widest), shapes, where=f"the {name} file")
-        fields |= {"num_heads": heads_of(fields["width"]), **resampling(shapes)}
+        model = as_published(name, known, fields, UNTOLD)
+        fields |= {"num_heads": get(model).num_heads, **resampling(shapes)}
         return Header(config=ViTConfig.from_dict(fields), preprocessing=preprocessing)
 
     def expresses(config: ViTConfig) -> list[str]:
         allowed = {"norm_eps": 1e-6, "activation": "gelu", "qkv_bias": ..., **other}
-        return cannot(config, allowed, who=name) + unusual(config)
+        return cannot(config, allowed, who=name) + unusual(config, known)
 
     return Format(
         name=name,
@@ -108,6 +112,9 @@ def _format(
         expresses=expresses,
         ignored=ignored,
         aliases=lambda given: {name: plain_name(name) for name in given.shapes},
+        usual=preprocessing,
+        untold=lambda given: (*UNTOLD, *SHAPED, *ELSEWHERE),
+        model=lambda config: published(known, config.to_dict()) or "",
     )
 
 
@@ -125,6 +132,7 @@ DEIT = _format(
     lambda s: "head.weight" in s and "fc_norm.weight" not in s and "blocks.0.gamma_1" not in s,
     plain,
     {"distillation_token": ...},
+    r"deit_.*",
 )
 DEIT3 = _format(
     "deit3",
@@ -132,6 +140,7 @@ DEIT3 = _format(
     lambda s: "blocks.0.gamma_1" in s,
     deit3,
     {"layer_scale": ..., "class_token_position": False},
+    r"deit3_.*",
     preprocessing=Preprocessing(mean=IMAGENET.mean, std=IMAGENET.std, crop_fraction=1.0),
 )
 MAE = _format(
@@ -144,6 +153,7 @@ MAE = _format(
     ),
     plain,
     {"fc_norm": ..., "pool": ["token", "mean"]},
+    r"vit_.*\.mae",
     ignored=(r"decoder_.*", r"mask_token"),
 )
 DINO = _format(
@@ -152,6 +162,7 @@ DINO = _format(
     lambda s: not any(name in s for name in HEADLESS),
     plain,
     {"num_classes": 0},
+    r"vit_(small|base)_patch(8|16)_224",
     ignored=(r"(module\.)?head\.(mlp|last_layer)\..*",),
     resampling=lambda shapes: {"pos_embed_antialias": False, "pos_embed_offset": 0.1},
 )
@@ -166,7 +177,8 @@ DINOV2 = _format(
         "layer_scale": ...,
         "mlp": ["mlp", "swiglu_packed"],
         "activation": ["gelu", "silu"],
-    },  # fmt: skip
+    },
+    r"vit_.*_dinov2",
     resampling=_of_dinov2,
 )
 ALL = (DEIT, DEIT3, MAE, DINO, DINOV2)

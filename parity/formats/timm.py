@@ -5,7 +5,16 @@ Source: `save_config_for_hf` in `timm/models/_hub.py`: architecture, model_args,
 
 from typing import Any
 
-from parity.formats.format import Format, Given, Json, fields_of, needed, unlisted
+from parity.formats.format import (
+    ELSEWHERE,
+    Format,
+    Given,
+    Json,
+    Unsaid,
+    fields_of,
+    needed,
+    unlisted,
+)
 from parity.formats.limits import cannot
 from parity.formats.table import Rule
 from parity.formats.timm_names import facts
@@ -49,26 +58,42 @@ def config_from(given: Given) -> Header:
     arguments = config.get("model_args") or {}
     stated = [arguments.get("img_size"), (pretrained.get("input_size") or ())[1:]]
     sizes = [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in stated if s]
-    fields = fields_of(given.shapes, where="a timm checkpoint", sizes=sizes)
-    fields = facts(str(config["architecture"]), fields["width"]) | fields
     unlisted(
         arguments, {*ARGUMENTS, "global_pool", "act_layer"}, IGNORED, where="timm's model_args"
     )
     pool = arguments.get("global_pool") or config.get("global_pool") or pretrained.get("pool")
+    said = {ARGUMENTS[k]: v for k, v in arguments.items() if k in ARGUMENTS and v is not None}
+    said = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
     if pool in POOLS:
-        fields["pool"] = POOLS[pool]
+        said["pool"] = POOLS[pool]
     elif pool:
         raise ValueError(f"global_pool {pool!r} is none of {', '.join(POOLS)}")
     if "act_layer" in arguments:
-        fields["activation"] = arguments["act_layer"]
-    said = {ARGUMENTS[k]: v for k, v in arguments.items() if k in ARGUMENTS and v is not None}
-    said = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+        said["activation"] = arguments["act_layer"]
+    try:
+        fields = fields_of(given.shapes, where="a timm checkpoint", sizes=sizes)
+        fields = facts(str(config["architecture"]), fields["width"]) | fields
+    except Unsaid as error:
+        raise Unsaid(str(error), said) from error
     labels = config.get("label_names") or pretrained.get("label_names")
     return Header(
         config=ViTConfig.from_dict(fields | said),
         preprocessing=_preprocessing(pretrained),
         labels=tuple(labels) if isinstance(labels, list) else None,
     )
+
+
+def untold(given: Given) -> set[str]:
+    """What the arguments leave out, of fields that neither name nor shapes say."""
+    arguments = (given.config or {}).get("model_args") or {}
+    said = {ours for theirs, ours in ARGUMENTS.items() if arguments.get(theirs) is not None}
+    return {*ELSEWHERE, "layer_scale"} - said
+
+
+def images(given: Given) -> Preprocessing | None:
+    """What the pretrained_cfg says, if it does."""
+    pretrained = (given.config or {}).get("pretrained_cfg") or given.config or {}
+    return _preprocessing(pretrained) if "mean" in pretrained else None
 
 
 def config_to(header: Header) -> dict[str, Json]:
@@ -174,4 +199,6 @@ FORMAT = Format(
     config_to=config_to,
     expresses=expresses,
     file="model.safetensors",
+    untold=untold,
+    images=images,
 )

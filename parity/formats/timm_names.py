@@ -6,7 +6,10 @@ Source: the entry points of `timm/models/vision_transformer.py` and `deit.py`, t
 import re
 from typing import Any
 
-HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16}  # by width; else 64 channels each
+from parity.formats.format import Unsaid
+from vit_spec.variants import SIZES
+
+HEADS = {width: heads for _, width, _, heads, _ in SIZES.values()}  # else 64 channels each
 OWN_HEADS = {"vit_base_patch16_gap_224": 16, "test_vit": 2, "test_vit2": 2}
 DINOV2_GIANT = 24  # heads of width 1536
 GELU_TANH = (
@@ -22,10 +25,10 @@ OTHER = (  # another function under the same or similar names
 def facts(name: str, width: int) -> dict[str, Any]:
     """`num_heads`, `norm_eps` and `activation` of an architecture.
 
-    Raises `ValueError` for an architecture whose function is not that of a plain ViT.
+    Raises `Unsaid` for an architecture whose function is not that of a plain ViT.
     """
     if not re.match(r"(vit|deit|deit3|flexivit|test_vit)_?", name) or re.fullmatch(OTHER, name):
-        raise ValueError(
+        raise Unsaid(
             f"timm's {name} is not a plain ViT as this package has it, or not known to be: "
             "if it is, give a config of ours by model='config.json'"
         )

@@ -1,11 +1,13 @@
 """torchvision's `vit_b_16` and its like: `torchvision/models/vision_transformer.py`, 0.28."""
 
-from parity.formats.format import Format, Given, inferred
-from parity.formats.limits import cannot, heads_of, unusual
+from parity.formats.format import ELSEWHERE, Format, Given, inferred
+from parity.formats.limits import as_published, cannot, published, unusual
 from parity.formats.table import Rule, modules
-from vit_spec import Header, Preprocessing, ViTConfig
+from vit_spec import Header, Preprocessing, ViTConfig, get
 
 LAYER = "encoder.layers.encoder_layer_{i}"
+PUBLISHED = r"vit_(base|large|huge)_patch(14|16)_224"  # their shapes are those of vit_b_16 ...
+UNTOLD = ("num_heads", "activation", "norm_eps")
 IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
@@ -43,9 +45,9 @@ def table(config: ViTConfig) -> list[Rule]:
 
 
 def config_from(given: Given) -> Header:
-    """Shapes say all but the heads, which have 64 channels (80 in `vit_h_14`)."""
+    """Shapes say all but the heads, which are those of the published models."""
     fields = inferred(table(ViTConfig()), given.shapes, where="the torchvision file")
-    fields["num_heads"] = heads_of(fields["width"])
+    fields["num_heads"] = get(as_published("torchvision", PUBLISHED, fields, UNTOLD)).num_heads
     return Header(config=ViTConfig.from_dict(fields), preprocessing=IMAGENET)
 
 
@@ -55,7 +57,7 @@ def expresses(config: ViTConfig) -> list[str]:
         "representation_size": ..., "activation": "gelu", "norm_eps": 1e-6, "in_channels": 3,
     }  # fmt: skip
     reasons = cannot(config, other, who="torchvision's ViT")
-    reasons += unusual(config)
+    reasons += unusual(config, PUBLISHED)
     if config.patch_shape[0] != config.patch_shape[1]:
         reasons.append(f"patch_size {config.patch_size!r} (its patches are square)")
     if not config.num_classes:
@@ -71,4 +73,7 @@ FORMAT = Format(
     config_from=config_from,
     table=table,
     expresses=expresses,
+    usual=IMAGENET,
+    untold=lambda given: (*UNTOLD, "image_size", *ELSEWHERE),
+    model=lambda config: published(PUBLISHED, config.to_dict()) or "",
 )

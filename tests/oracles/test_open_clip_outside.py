@@ -16,7 +16,11 @@ from tests.parity.format_oracles import BOUND, assert_same_bits, gap_of_ours, im
 from tests.twin_models import relative_gap
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the package is old
-CASES = {"gelu": {}, "quick_gelu_layer_scale": {"quick_gelu": True, "ls_init_value": 0.1}}
+CASES = {
+    "gelu": {},
+    "quick_gelu_layer_scale": {"quick_gelu": True, "ls_init_value": 0.1},
+    "epsilon": {"norm_kwargs": {"eps": 1e-3}},
+}
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)

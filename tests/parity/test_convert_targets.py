@@ -125,15 +125,15 @@ def test_no_file_comes_into_the_directory_of_another_checkpoint(name, ours, othe
 
 @pytest.mark.parametrize("target", ["hf_vit", "vitwin", "hf_flax_vit", "safetensors", "deit"])
 def test_the_output_of_the_same_conversion_is_replaced(target, tmp_path):
-    config = {"width": 128}  # two heads of 64 channels, as files without heads are read
-    ours, other = write(tmp_path / "ours", 0, **config), write(tmp_path / "other", 1, **config)
+    ours, other = write(tmp_path / "ours", 0), write(tmp_path / "other", 1)
     place = tmp_path / ("x.safetensors" if target == "safetensors" else "x")
     parity.convert(other, place, target=target)
     before = {path.name for path in tmp_path.iterdir()}
     parity.convert(ours, place, target=target)
     assert {path.name for path in tmp_path.iterdir()} == before
     assert parity.verify(place if place.is_dir() else f"{place}.parity.json").passed
-    assert_same_bits(ours, parity.convert(place, tmp_path / "back", source=target))
+    again = parity.convert(place, tmp_path / "back", source=target, model=ours)
+    assert_same_bits(ours, again)
 
 
 @pytest.mark.parametrize("place", ["empty", "here", "link"])
@@ -217,6 +217,21 @@ def test_a_target_with_a_broken_config_is_not_verified_as_if_it_said_none(
     monkeypatch.setattr(foreign, "write", faulty)
     with pytest.raises(ValueError, match="use_rope True|resample 9"):
         parity.convert(ours, tmp_path / "x", target="hf_vit", verify=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_target_that_lost_its_config_is_not_verified_by_that_of_the_source(
+    ours, tmp_path, monkeypatch
+):
+    written = foreign.write
+
+    def faulty(dst, format, source):
+        written(dst, format, source)
+        (dst / "config.json").unlink()
+
+    monkeypatch.setattr(foreign, "write", faulty)
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        parity.convert(ours, tmp_path / "x", target="timm", verify=True)
     assert not (tmp_path / "x").exists()
 
 

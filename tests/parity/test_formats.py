@@ -11,7 +11,7 @@ from tests.parity.format_oracles import (
     images,
     randomised,
 )
-from tests.twin_models import BOUND, relative_gap
+from tests.twin_models import BOUND, TINY, relative_gap
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -79,7 +79,8 @@ def test_torchvision(changes, tmp_path, matrix):
     torch.save(model.state_dict(), tmp_path / "theirs.pth")
     with torch.no_grad():
         expected = model(x)
-    ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours")
+    config = TINY.replace(width=128, mlp_width=48, num_classes=5, **changes)
+    ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours", model=config)
     inward = gap_of_ours(ours, x, expected)
     back = parity.convert(ours, tmp_path / "back.pth", target="torchvision")
     loaded = oracle()

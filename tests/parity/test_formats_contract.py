@@ -12,14 +12,15 @@ import parity
 import vit_torch
 from parity.cli import main
 from parity.formats import FOREIGN
+from parity.formats.kept import lost
 from parity.formats.timm_names import facts
 from tests.parity.format_oracles import assert_same_bits
 from tests.twin_models import TINY
-from vit_spec import Preprocessing, checkpoint, parameters
+from vit_spec import Preprocessing, checkpoint, get, parameters
 from vit_spec.checkpoint import Header
 
 MEAN = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
-WIDE = TINY.replace(width=128)  # two heads of 64 channels, as files without heads are read
+WIDE = TINY.replace(width=128)
 
 
 @pytest.fixture
@@ -89,20 +90,22 @@ def test_an_attribute_that_no_rule_reads_is_an_error(ours, tmp_path):
 
 
 def test_what_a_target_does_not_keep_is_said_and_recorded(tmp_path, capsys):
-    config = WIDE.replace(dropout=0.1)
-    vit_torch.save(vit_torch.create(config), tmp_path / "ours", labels=tuple("abcdefg"))
-    command = ["convert", str(tmp_path / "ours"), str(tmp_path / "x.pth"), "--to", "torchvision"]
+    config = TINY.replace(dropout=0.1, activation="gelu_tanh")
+    said = Preprocessing(**MEAN)
+    model = vit_torch.create(config)
+    vit_torch.save(model, tmp_path / "ours", labels=tuple("abcdefg"), preprocessing=said)
+    command = ["convert", str(tmp_path / "ours"), str(tmp_path / "x.npz"), "--to", "augreg"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "note: dropout 0.1 reads back as 0.0 (in training)" in out
-    assert "note: preprocessing: mean [0.5, 0.5, 0.5] reads back as [0.485" in out
+    assert "note: preprocessing: mean [0.1, 0.2, 0.3] reads back as [0.5, 0.5" in out
     assert "note: the names of the 7 classes are not kept" in out
 
 
-def test_what_cannot_be_read_back_is_refused(tmp_path):
-    vit_torch.save(vit_torch.create(TINY.replace(width=192, num_heads=2)), tmp_path / "ours")
-    with pytest.raises(ValueError, match=r"num_heads 2 .*width 192 stands for 3"):
-        parity.convert(tmp_path / "ours", tmp_path / "x.pth", target="dino")
+def test_what_would_be_read_back_as_another_model_is_refused():
+    header = Header(config=get("deit_tiny_patch16_224", num_heads=2))
+    with pytest.raises(ValueError, match=r"num_heads 2 .*deit_tiny_patch16_224, which has 3"):
+        lost(header, FOREIGN["deit"])
 
 
 @pytest.mark.parametrize("format", ["timm", "hf_vit"])
@@ -178,7 +181,8 @@ def test_converting_imports_no_framework(target, tmp_path):
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-    back = parity.convert(path, tmp_path / "back", source=target)
+    silent = tmp_path / "ours" if target == "deit" else None
+    back = parity.convert(path, tmp_path / "back", source=target, model=silent)
     assert_same_bits(tmp_path / "ours", back)
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import parity
 from tests.parity.format_oracles import BOUND, assert_same_bits, gap_of_ours, images, randomised
-from tests.twin_models import relative_gap
+from tests.twin_models import TINY, relative_gap
 
 DINOV2 = {"mask_token": lambda width: torch.zeros(1, width, dtype=torch.float64)}
 RELEASES = {  # format, architecture, arguments, timm's names -> the release's, its own tensors
@@ -29,6 +29,23 @@ RELEASES = {  # format, architecture, arguments, timm's names -> the release's, 
         {"reg_token": "register_tokens", r"mlp\.fc1": "mlp.w12", r"mlp\.fc2": "mlp.w3"}, DINOV2,
     ),
 }  # fmt: skip
+SCALED = {"layer_scale": 1e-5}
+MODELS = {  # what their tensors do not say is given: the fields beside those of `TINY`
+    "deit": {},
+    "deit_distilled": {"distillation_token": True},
+    "deit3": {"class_token_position": False, **SCALED},
+    "deit3_no_bias": {"class_token_position": False, "qkv_bias": False, **SCALED},
+    "mae": {"pool": "mean", "fc_norm": True},
+    "mae_encoder": {"num_classes": 0},
+    "dino": {"num_classes": 0},
+    "dino_no_bias": {"num_classes": 0, "qkv_bias": False},
+    "dinov2": {"num_classes": 0, **SCALED},
+    "dinov2_gated_registers": {
+        "num_classes": 0, "mlp_width": 96, "mlp": "swiglu_packed", "activation": "silu",
+        "num_registers": 4, **SCALED,
+    },
+}  # fmt: skip
+WIDE = TINY.replace(width=128, mlp_width=192)
 
 
 @pytest.mark.parametrize("case", RELEASES)
@@ -56,7 +73,8 @@ def test_a_release(case, tmp_path, matrix):
     torch.save({"model": published}, tmp_path / "theirs.pth")
 
     told = None if format not in ("mae", "dino") or "fc_norm.weight" in published else format
-    ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours", source=told)
+    config = WIDE.replace(**MODELS[case])
+    ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours", source=told, model=config)
     inward = gap_of_ours(ours, x, expected)
     back = parity.convert(ours, tmp_path / "back.pth", target=format)
     state = torch.load(back, weights_only=True)
@@ -75,7 +93,7 @@ def test_the_backbone_of_a_training_checkpoint_of_dino(teacher, tmp_path):
 
     oracle = timm.create_model(
         "vit_base_patch16_224", img_size=32, patch_size=8, embed_dim=128, depth=2, num_heads=2,
-        num_classes=0,
+        mlp_ratio=1.5, num_classes=0,
     )  # fmt: skip
     state, x = randomised(oracle).state_dict(), images()
     own = {teacher.replace("backbone.", "head.last_layer.weight_g"): torch.ones(2, 1)}
@@ -86,7 +104,8 @@ def test_the_backbone_of_a_training_checkpoint_of_dino(teacher, tmp_path):
         "epoch": 3,
     }
     torch.save(nested, tmp_path / "theirs.pth")
-    ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours", source="dino")
+    config = WIDE.replace(num_classes=0)
+    ours = parity.convert(tmp_path / "theirs.pth", tmp_path / "ours", source="dino", model=config)
     with torch.no_grad():
         assert gap_of_ours(ours, x, oracle(x)) < BOUND
     notes = " ".join(json.loads((ours / "parity.json").read_text())["remarks"])
@@ -98,7 +117,7 @@ def test_tensors_of_two_formats_name_both(tmp_path):
 
     oracle = timm.create_model("vit_base_patch16_224", depth=1, num_classes=0)
     torch.save(oracle.state_dict(), tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"is any of mae, dino .*say which with source="):
+    with pytest.raises(ValueError, match=r"is any of mae, dino .*say which, such as source="):
         parity.convert(tmp_path / "x.pth", tmp_path / "ours")
 
 

@@ -125,6 +125,15 @@ def test_hf_dinov2(name, changes, tmp_path, capsys, matrix):
     check_transformers(oracle, x, expected, format, tmp_path, capsys, matrix)
 
 
+def test_dinov2_without_a_token_for_masked_training(tmp_path):
+    oracle, x, expected = transformers_model(
+        "Dinov2Model", "Dinov2Config", {"use_mask_token": False}
+    )
+    oracle.save_pretrained(tmp_path / "theirs")
+    assert not any("mask" in name for name in tensors(tmp_path / "theirs"))
+    assert gap_of_ours(parity.convert(tmp_path / "theirs", tmp_path / "ours"), x, expected) < BOUND
+
+
 CLIP = {
     "quick_gelu": ("CLIPVisionModel", {}),
     "projection": ("CLIPVisionModelWithProjection", {"hidden_act": "gelu", "projection_dim": 24}),
@@ -232,3 +241,17 @@ def outputs_of(model):
     """The logits of our twin in float64."""
     with torch.no_grad():
         return model.double().eval()(images())
+
+
+def test_a_vit_goes_to_big_vision_and_back_to_a_vit(tmp_path):
+    """Its class token takes the position along, and has a position of zeros from then on."""
+    changes = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+    oracle, x, expected = transformers_model("ViTForImageClassification", "ViTConfig", changes)
+    oracle.save_pretrained(tmp_path / "theirs")
+    there = parity.convert(tmp_path / "theirs", tmp_path / "x.npz", target="big_vision")
+    back = parity.convert(there, tmp_path / "back", target="hf_vit")
+    loaded, info = type(oracle).from_pretrained(
+        back, dtype=torch.float64, output_loading_info=True, attn_implementation="sdpa"
+    )
+    assert not any(info.values()), info
+    assert relative_gap(outputs(loaded.eval(), x), expected) < BOUND

@@ -1,0 +1,211 @@
+"""What a checkpoint says of itself, and what `model=` says: neither overrules the other."""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parity.formats.format import RESAMPLED, Format, Given, Json, Unsaid, shown
+from parity.formats.table import Line, Rule, lines
+from vit_spec import Header, Preprocessing, ViTConfig, checkpoint
+from vit_spec.parameters import Shapes
+from vit_spec.variants import get_if_no_path
+
+
+@dataclass(frozen=True)
+class Named:
+    """A variant by its name, which speaks of the architecture, not of head and image size."""
+
+    config: ViTConfig
+
+
+Model = Header | ViTConfig | Named | None
+"""What `model=` says: the header of a checkpoint, a config alone, a variant, or nothing."""
+FOLLOWED = ("num_classes", "head_bias", "image_size")
+"""Fields of a variant for which the source has the last word."""
+SHOWN = ("num_heads", "activation", "norm_eps", "pool")
+"""Fields that change outputs at the native size, and that tensors do not say."""
+
+
+def model_of(model: ViTConfig | str | os.PathLike[str] | None) -> Model:
+    """What `model` says: a path that exists, else a variant's name."""
+    if model is None or isinstance(model, ViTConfig):
+        return model
+    if Path(model).exists():
+        return checkpoint.read_header(model)
+    return Named(get_if_no_path(os.fspath(model)))
+
+
+def of_ours(path: Path, model: Model) -> tuple[Header, list[str]]:
+    """The header of a checkpoint of ours, or `model` of tensors alone; notes as of `settled`."""
+    file = checkpoint.weights_file(path)
+    if (path / checkpoint.CONFIG).is_file() or "vitwin" in checkpoint.metadata(file):
+        header = checkpoint.read_header(path)
+        checkpoint.check_embedded(path, header)
+        return agreed(header, model, where=str(path)), []
+    if model is None:
+        raise Unsaid(
+            f"{path} does not say which model it is: give model='B/16', the name of a variant, "
+            "or model='config.json', the path of a config"
+        )
+    if isinstance(model, Header):
+        return model, []
+    if isinstance(model, Named):
+        shapes = {name: shape for name, (_, shape) in checkpoint.tensor_shapes(path).items()}
+        table = lines([Rule(name, name) for name in shapes], 1)
+        model = _followed(model.config, table, shapes, {})
+    header = Header(config=model)
+    return header, [assumed("as in the original ViT", normalisation(header))]
+
+
+def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[Header, list[str]]:
+    """The header of a checkpoint of others, and a note of what it does not say itself.
+
+    Raises `Unsaid` if neither it nor `model` says which model it is, and `ValueError` with all
+    fields in which they contradict each other.
+    """
+    untold, images = set(form.untold(given)), form.images(given)
+    try:
+        said = form.config_from(given)
+        told = said.config.to_dict()
+    except Unsaid as error:
+        if model is None:
+            raise Unsaid(f"{where}: {error}", error.told) from error
+        said, told = None, error.told
+    if model is None and said is not None:
+        return said, _assumed(form, said, untold, images)
+    labels, usual = (said.labels, said.preprocessing) if said else (None, form.usual)
+    told = {name: value for name, value in told.items() if name not in untold}
+    config = _agreeing(model, told, images, labels, where=where)
+    if isinstance(model, Named):
+        heads = (config.replace(num_classes=count) for count in (0, 1))  # names depend on it
+        table = [line for each in heads for line in lines(form.table(each), config.depth)]
+        config = _followed(config, table, given.shapes, told)
+    own = model if isinstance(model, Header) else None
+    header = Header(
+        config=config,
+        preprocessing=own.preprocessing if own else images or usual,
+        labels=(own.labels if own else None) or labels,
+    )
+    notes = _taken(form, said.config, header.config, untold) if said else []
+    if images is None and not isinstance(model, Header):
+        notes += _assumed(form, header, set(), None)
+    return header, notes
+
+
+def agreed(own: Header, model: Model, *, where: str) -> Header:
+    """The header of a checkpoint of ours. Raises `ValueError` if `model` contradicts it."""
+    if model is not None:
+        _agreeing(model, own.config.to_dict(), own.preprocessing, own.labels, where=where)
+    return own
+
+
+def differing(config: ViTConfig, told: Json) -> dict[str, tuple[Any, Any]]:
+    """The fields that say something and have another value in `told`: both values."""
+    silent = set()
+    if not config.class_token or config.pos_embed != "learned":
+        silent.add("class_token_position")
+    if not config.num_classes:
+        silent.add("head_bias")
+    if config.pos_embed != "learned":
+        silent |= set(RESAMPLED)
+    return {
+        name: (value, told[name])
+        for name, value in config.to_dict().items()
+        if name in told and name not in silent and not _same(value, told[name])
+    }
+
+
+def differing_images(
+    one: Preprocessing, other: Preprocessing, *, within: float = 0.005
+) -> dict[str, tuple[Any, Any]]:
+    """The facts of images that have another value: both values. Crops are whole pixels."""
+    return {
+        name: (value, theirs)
+        for name, value in one.to_dict().items()
+        for theirs in [other.to_dict()[name]]
+        if value != theirs
+        and not (isinstance(value, float) and math.isclose(value, theirs, abs_tol=within))
+    }
+
+
+def assumed(like: str, parts: list[str]) -> str:
+    """The note of what was taken for granted."""
+    found = ", ".join(parts)
+    return f"the source does not say, and assumed {like}: {found}; if not, give model='config.json'"
+
+
+def normalisation(header: Header) -> list[str]:
+    """Mean and std as words of a note."""
+    p = header.preprocessing
+    return [f"mean {list(p.mean)}", f"std {list(p.std)}"]
+
+
+def _agreeing(
+    model: Model,
+    told: Json,
+    images: Preprocessing | None,
+    labels: tuple[str, ...] | None,
+    *,
+    where: str,
+) -> ViTConfig:
+    """The config of `model`. Raises `ValueError` for all that a checkpoint says otherwise."""
+    config = model if isinstance(model, ViTConfig | None) else model.config
+    if config is None:
+        raise TypeError("there is no model to compare with")
+    own = set(FOLLOWED) if isinstance(model, Named) else set()
+    odd = differing(config, {name: value for name, value in told.items() if name not in own})
+    if isinstance(model, Header):
+        if images:
+            pixel = 1 / min(config.image_shape)
+            odd |= differing_images(model.preprocessing, images, within=pixel)
+        if model.labels and labels and model.labels != labels:
+            odd["labels"] = (list(model.labels), list(labels))
+    if odd:
+        both = "; ".join(f"{name} {own!r}, given {value!r}" for name, (value, own) in odd.items())
+        raise ValueError(
+            f"{where} says of itself otherwise than the model given: {both}. Give no model, or one "
+            "that says the same"
+        )
+    return config
+
+
+def _followed(config: ViTConfig, table: Iterable[Line], found: Shapes, told: Json) -> ViTConfig:
+    """A variant with the head and the image size that the source says, or that its tensors show."""
+    seen = told
+    if not told.keys() >= set(FOLLOWED):
+        with contextlib.suppress(ValueError):  # tensors of another model: they are listed later
+            seen = shown(table, found, config) | told
+    return config.replace(**{name: seen[name] for name in FOLLOWED if name in seen})
+
+
+def _assumed(
+    form: Format, header: Header, untold: set[str], images: Preprocessing | None
+) -> list[str]:
+    """The note of what was taken for granted, if there is any."""
+    parts = [f"{name} {getattr(header.config, name)!r}" for name in SHOWN if name in untold]
+    if images is None:
+        parts += normalisation(header)
+    if not parts:
+        return []
+    name = form.model(header.config)
+    return [assumed(f"as in the published {name}" if name else f"as usual in {form.name}", parts)]
+
+
+def _taken(form: Format, usual: ViTConfig, config: ViTConfig, untold: set[str]) -> list[str]:
+    """The note of what `model=` says otherwise than is usual."""
+    odd = differing(config, usual.to_dict())
+    parts = [f"{name} {a!r}, not {b!r}" for name, (a, b) in odd.items() if name in untold]
+    if not parts:
+        return []
+    return [f"taken from the model given, otherwise than usual in {form.name}: {'; '.join(parts)}"]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, where a side stands for a square."""
+    square = [[v, v] if isinstance(v, int) else v for v in (one, other)]
+    plain = [list(v) if isinstance(v, tuple) else v for v in square]
+    return plain[0] == plain[1]

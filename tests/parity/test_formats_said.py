@@ -1,0 +1,227 @@
+"""What a checkpoint says of itself, what is assumed if it says nothing, what `model=` adds."""
+
+import json
+
+import numpy as np
+import pytest
+
+import parity
+from parity.certificate_file import read as read_certificate
+from parity.cli import main
+from parity.formats import FOREIGN, Given
+from parity.formats.kept import lost
+from parity.formats.table import their_shapes
+from tests.parity.format_oracles import assert_same_bits
+from tests.twin_models import TINY
+from vit_spec import Header, Preprocessing, checkpoint, get, parameters
+
+DEIT = get("deit_tiny_patch16_224", image_size=32, num_classes=7)  # told by its tensors
+UNKNOWN = TINY.replace(width=128, num_heads=4)
+IMAGENET = "mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]"
+ASSUMED = (
+    "the source does not say, and assumed as in the published deit_tiny_patch16_224: num_heads 3, "
+    f"activation 'gelu', norm_eps 1e-06, pool 'token', {IMAGENET}; if not, give "
+)
+AS_OPTION, AS_ARGUMENT = ASSUMED + "--model config.json", ASSUMED + "model='config.json'"
+
+
+def saved(config, folder, **more):
+    """A directory of ours with random weights."""
+    rng = np.random.default_rng(0)
+    state = {n: rng.normal(size=s).astype("float32") for n, s in parameters(config).items()}
+    checkpoint.write(folder / "ours", Header(config=config, **more), state)
+    return folder / "ours"
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A state dict with the tensors of a published model."""
+    return parity.convert(saved(DEIT, tmp_path), tmp_path / "x.pth", target="deit")
+
+
+def test_what_is_assumed_of_a_published_model_is_printed_and_recorded(bare, tmp_path, capsys):
+    command = ["convert", str(bare), str(tmp_path / "y"), "--no-verify"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.count(f"note: {AS_OPTION}\n") == 1
+    assert read_certificate(tmp_path / "y")["remarks"] == [AS_ARGUMENT]
+    assert main([*command, "--no-certificate"]) == 0
+    assert f"note: {AS_OPTION}\n" in capsys.readouterr().out
+    assert main(["inspect", str(bare)]) == 0
+    assert f"note: {AS_OPTION}\n" in capsys.readouterr().out
+
+
+def test_tensors_of_no_published_model_need_one(tmp_path, capsys):
+    ours = saved(UNKNOWN, tmp_path)
+    assert lost(checkpoint.read_header(ours), FOREIGN["deit"])[0].startswith("to read it back say")
+    bare = parity.convert(ours, tmp_path / "x.pth", target="deit")
+    message = (
+        r"do not say num_heads, activation, norm_eps, pool, and no published model of deit has "
+        r"width 128, depth 2, mlp_width 64: give a config of ours .*model='config.json'"
+    )
+    with pytest.raises(ValueError, match=message):
+        parity.convert(bare, tmp_path / "y")
+    assert main(["inspect", str(bare)]) == 0
+    assert "no published model" in capsys.readouterr().out
+    notes = []
+    again = parity.convert(bare, tmp_path / "y", model=UNKNOWN, note=notes.append)
+    assert checkpoint.read_header(again).config == UNKNOWN
+    assert [IMAGENET in note for note in notes] == [True]
+    assert_same_bits(ours, again)
+
+
+PUBLISHED = {
+    "deit": "deit_base_distilled_patch16_224", "deit3": "deit3_huge_patch14_224",
+    "mae": "vit_huge_patch14_224.mae", "dino": "vit_small_patch8_224",
+    "dinov2": "vit_giant_patch14_dinov2", "torchvision": "vit_huge_patch14_224",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("format", "name"), PUBLISHED.items(), ids=PUBLISHED)
+def test_heads_of_published_models(format, name):
+    form, config = FOREIGN[format], get(name)
+    shapes = their_shapes(form.rules(config), parameters(config))
+    said = form.config_from(Given(shapes=shapes, kind="torch")).config
+    assert said.num_heads == config.num_heads
+    assert get(form.model(said)).num_heads == config.num_heads
+
+
+HF = TINY.replace(norm_eps=1e-12, pos_embed_antialias=False)
+OTHER = HF.replace(num_heads=4, norm_eps=1e-6)
+BOTH = r"otherwise than the model given: num_heads 2, given 4; norm_eps 1e-12, given 1e-06\. Give"
+
+
+@pytest.mark.parametrize("format", ["hf_vit", "hf_flax_vit", "vitwin", "safetensors"])
+def test_a_model_that_contradicts_the_source_is_refused_field_by_field(format, tmp_path):
+    path = tmp_path / ("x.safetensors" if format == "safetensors" else "x")
+    source = parity.convert(saved(HF, tmp_path), path, target=format)
+    with pytest.raises(ValueError, match=BOTH):
+        parity.convert(source, tmp_path / "y", model=OTHER)
+    assert not (tmp_path / "y").exists()
+
+
+def test_weights_that_say_otherwise_than_their_config_stay_refused_with_a_model(tmp_path):
+    ours = saved(HF, tmp_path)
+    text = Header(config=OTHER).to_json()
+    (ours / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="are of different models"):
+        parity.convert(ours, tmp_path / "y", model=OTHER)
+
+
+def test_images_and_labels_that_contradict_the_source_are_refused(tmp_path):
+    labels = tuple("abcdefg")
+    said = Preprocessing(mean=(0.1, 0.2, 0.3), squash=True)
+    ours = saved(HF, tmp_path, labels=labels, preprocessing=said)
+    source = parity.convert(ours, tmp_path / "x", target="hf_vit")
+    header = checkpoint.read_header(parity.convert(source, tmp_path / "y", model=ours))
+    assert header.preprocessing == said  # its crop is less than a pixel from the file's
+    model = saved(HF, tmp_path, labels=labels[::-1])
+    message = r"mean \[0.1, 0.2, 0.3\], given \[0.5, 0.5, 0.5\].*squash True.*labels \['a'"
+    with pytest.raises(ValueError, match=message):
+        parity.convert(source, tmp_path / "z", model=model)
+    header = checkpoint.read_header(parity.convert(source, tmp_path / "y", model=HF))
+    assert header.labels == labels and header.preprocessing.mean == said.mean
+    assert header.preprocessing.squash  # a config says nothing of images
+
+
+def test_what_the_source_does_not_say_is_taken_from_the_model(tmp_path):
+    source = parity.convert(saved(HF, tmp_path), tmp_path / "x", target="hf_vit")
+    given = HF.replace(pos_embed_antialias=True, drop_path=0.1)
+    again = parity.convert(source, tmp_path / "y", model=given)
+    assert checkpoint.read_header(again).config == given
+    note = read_certificate(again)["remarks"][0]
+    assert "taken from the model given" in note
+    assert "pos_embed_antialias True, not False" in note and "drop_path 0.1, not 0.0" in note
+
+
+def test_an_activation_that_a_format_never_has_is_taken_with_a_note(tmp_path):
+    config = TINY.replace(activation="gelu_tanh")
+    source = parity.convert(saved(config, tmp_path), tmp_path / "x.npz", target="augreg")
+    notes = []
+    parity.convert(source, tmp_path / "y", note=notes.append)
+    assert "usual in augreg: activation 'gelu_tanh', norm_eps 1e-06, mean [0.5" in notes[0]
+    again = parity.convert(source, tmp_path / "z", model=TINY, note=notes.append)
+    assert checkpoint.read_header(again).config == TINY
+    assert "activation 'gelu', not 'gelu_tanh'" in notes[1]
+
+
+def test_an_architecture_that_is_not_known_is_still_held_to_its_arguments(tmp_path):
+    source = parity.convert(saved(TINY, tmp_path), tmp_path / "x", target="timm")
+    config = source / "config.json"
+    text = config.read_text().replace("vit_base_patch16_224", "vit_intern300m_patch14_448")
+    config.write_text(text)
+    with pytest.raises(ValueError, match="is not a plain ViT .*model='config.json'"):
+        parity.convert(source, tmp_path / "y")
+    with pytest.raises(ValueError, match="num_heads 2, given 4"):
+        parity.convert(source, tmp_path / "y", model=TINY.replace(num_heads=4))
+    again = parity.convert(source, tmp_path / "y", model=TINY.replace(norm_eps=1e-5))
+    assert checkpoint.read_header(again).config.norm_eps == 1e-5
+
+
+NAME = "deit_tiny_patch16_224"
+FINE = get(NAME, image_size=32, num_classes=10)
+LABELS = tuple("abcdefghij")
+
+
+@pytest.mark.parametrize("format", ["timm", "hf_vit", "vitwin"])
+def test_a_variant_leaves_head_and_image_size_to_what_the_source_says(format, tmp_path):
+    ours = saved(FINE, tmp_path, labels=LABELS)
+    source = parity.convert(ours, tmp_path / "x", target=format)
+    again = parity.convert(source, tmp_path / "y", model=NAME)
+    header = checkpoint.read_header(again)
+    assert header.config == FINE and header.labels == LABELS
+    assert_same_bits(ours, again)
+    assert main(["verify", str(again / "parity.json")]) == 0
+    strict = "given: image_size 32, given 224; num_classes 10, given 1000"
+    with pytest.raises(ValueError, match=strict):
+        parity.convert(source, tmp_path / "z", model=get(NAME))
+    with pytest.raises(ValueError, match=r"given: patch_size 16, given 14; width 192, given 1536"):
+        parity.convert(source, tmp_path / "z", model="vit_giant_patch14_dinov2")
+
+
+BARE = [
+    ("hf_vit", {}), ("hf_vit", {"num_classes": 0}), ("timm", {}), ("deit", {}), ("torchvision", {}),
+    ("safetensors", {"num_classes": 0}), ("safetensors", {"head_bias": False}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("format", "changes"), BARE)
+def test_a_variant_leaves_head_and_image_size_to_tensors_alone(format, changes, tmp_path):
+    given = FINE.replace(**changes)
+    ours = saved(given, tmp_path)
+    file = {"hf_vit": "x", "timm": "x", "safetensors": "x.safetensors"}.get(format, "x.pth")
+    source = parity.convert(ours, tmp_path / file, target=format, certificate=False)
+    for said in tmp_path.glob("x/*.json"):
+        said.unlink()
+    if format == "safetensors":
+        checkpoint.write_tensors(source, checkpoint.read(ours)[1], metadata={})
+    again = parity.convert(source, tmp_path / "y", source=format, model=NAME)
+    assert checkpoint.read_header(again).config == given
+    assert_same_bits(ours, again)
+
+
+@pytest.mark.parametrize("target", ["hf_vit", "timm"])
+def test_a_class_token_with_its_position_added_gets_zeros_on_the_way_back(target, tmp_path):
+    config = TINY.replace(activation="gelu_tanh", pos_embed_antialias=False)
+    folded = parity.convert(saved(config, tmp_path), tmp_path / "x.npz", target="big_vision")
+    back = parity.convert(folded, tmp_path / "back", target=target, verify=True)
+    found = read_certificate(back)["outputs"]
+    assert found["verdict"] == "PASS" and not found["folded"]
+    again = parity.convert(back, tmp_path / "y.npz", target="big_vision")
+    assert_same_bits(folded, again)
+
+
+def test_the_way_to_another_epsilon_is_the_one_of_the_docs(tmp_path, monkeypatch):
+    from tests.formats_matrix import LIMITS, PAGE
+
+    assert PAGE.read_text(encoding="utf-8").endswith(LIMITS)
+    theirs = parity.convert(saved(HF, tmp_path), tmp_path / "theirs", target="hf_vit")
+    message = (
+        r"norm_eps 1e-12 \(timm has only 1e-06 or 1e-05, and no file of it says another: docs/"
+    )
+    with pytest.raises(ValueError, match=message):
+        parity.convert(theirs, tmp_path / "x", target="timm")
+    monkeypatch.chdir(tmp_path)
+    exec(LIMITS.partition("```python\n")[2].partition("```")[0], {})
+    target = parity.convert("changed", "x", target="timm")
+    assert json.loads((target / "config.json").read_text())["architecture"].startswith("vit_")
+    assert parity.convert(target, "y") and checkpoint.read_header("y").config.norm_eps == 1e-6
