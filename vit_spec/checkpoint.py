@@ -18,15 +18,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vit_spec import strict_json
 from vit_spec.config import ViTConfig
 from vit_spec.layout import State
-from vit_spec.parameters import check_shapes, parameters
+from vit_spec.parameters import check_shapes, check_size, parameters
 from vit_spec.preprocessing import Preprocessing
+from vit_spec.strict_json import shown
 
 FORMAT = "vitwin 1"
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-HEAD_LIMIT = 100_000_000  # the limit of safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +52,29 @@ class Header:
         return json.dumps(content, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, *, where: str) -> "Header":
+    def from_json(cls, text: str | bytes, *, where: str) -> "Header":
         """The inverse of `to_json`. Raises `ValueError` naming `where`."""
         try:
-            content = json.loads(text)
+            content = strict_json.loads(text)
         except ValueError as error:
-            raise ValueError(f"{where} is not JSON: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"{where} {error}: it is not a vitwin checkpoint") from error
+        if content.get("format") != FORMAT:
             raise ValueError(
-                f"{where} has format {found!r}, not {FORMAT!r}: it is not a vitwin checkpoint"
+                f"{where} has format {shown(content.get('format'))}, not {FORMAT!r}: it is not a "
+                "vitwin checkpoint"
             )
+        entries = {"config": dict, "family": str, "preprocessing": dict}
+        for name, kind in entries.items():
+            if name not in content:
+                raise ValueError(f"{where} lacks the entry {name!r}")
+            if not isinstance(content[name], kind):
+                raise ValueError(
+                    f"{where}: {name} {shown(content[name])} must be "
+                    f"{'an object' if kind is dict else 'a text'}"
+                )
         labels = content.get("labels")
+        if labels is not None and not _is_texts(labels):
+            raise ValueError(f"{where}: labels {shown(labels)} must be a list of texts")
         try:
             return cls(
                 config=ViTConfig.from_dict(content["config"]),
@@ -70,9 +82,7 @@ class Header:
                 preprocessing=Preprocessing.from_dict(content["preprocessing"]),
                 labels=None if labels is None else tuple(labels),
             )
-        except KeyError as error:
-            raise ValueError(f"{where} lacks the entry {error}") from error
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
 
 
@@ -85,9 +95,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             raise FileNotFoundError(
                 f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory"
             )
-        return Header.from_json(file.read_text(), where=str(file))
+        return Header.from_json(_text(file), where=str(file))
     if path.suffix == ".json":
-        return Header.from_json(path.read_text(), where=str(path))
+        return Header.from_json(_text(path), where=str(path))
     header = _embedded_header(path)
     if header is None:
         raise ValueError(
@@ -106,6 +116,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Header, State]:
     header = read_header(path)
     check_embedded(path, header)
     file = weights_file(path)
+    shapes = {name: shape for name, (_, shape) in tensor_shapes(path).items()}
+    check_size(header.config, shapes, where=str(path))
     state = read_tensors(file)
     check_shapes(parameters(header.config), {n: a.shape for n, a in state.items()}, where=str(file))
     return header, state
@@ -181,9 +193,9 @@ def metadata(file: str | os.PathLike[str]) -> dict[str, str]:
     try:
         with file.open("rb") as opened:  # `safe_open` would map all of the file
             length = int.from_bytes(opened.read(8), "little")
-            if not 0 < length <= min(size - 8, HEAD_LIMIT):
+            if not 0 < length <= min(size - 8, strict_json.LIMIT):
                 raise ValueError(f"a head of {length} bytes in a file of {size}")
-            content = json.loads(opened.read(length))
+            content = strict_json.loads(opened.read(length))
         found = content.pop("__metadata__", None) or {}
         end = max((entry["data_offsets"][1] for entry in content.values()), default=0)
         if 8 + length + end != size:
@@ -224,6 +236,17 @@ def _embedded_header(file: Path) -> Header | None:
     """The header in the metadata of a safetensors file, if it has one."""
     text = metadata(file).get("vitwin")
     return None if text is None else Header.from_json(text, where=f"the header of {file}")
+
+
+def _text(file: Path) -> bytes:
+    """The bytes of a text that is small. Raises `ValueError` for any other file."""
+    with file.open("rb") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        return opened.read(min(size, strict_json.LIMIT) + 1)  # one too many is refused there
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _umask() -> int:

@@ -4,6 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from vit_spec.strict_json import is_number, shown
+
+MOST = 2**31
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
@@ -155,14 +159,12 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "ViTConfig":
         """The inverse of `to_dict`. Raises `ValueError` for a field that does not exist."""
-        from vit_spec.names import unknown_name
+        from vit_spec.names import unknown_names
 
         known = [f.name for f in dataclasses.fields(cls)]
-        unknown = [
-            unknown_name("config field", name, known) for name in fields if name not in known
-        ]
+        unknown = [name for name in fields if name not in known]
         if unknown:
-            raise ValueError("; ".join(unknown))
+            raise ValueError(unknown_names("config field", unknown, known))
         return cls(**fields)
 
 
@@ -221,14 +223,14 @@ def _field_problems(c: ViTConfig) -> list[str]:
     for name, hint in get_type_hints(ViTConfig).items():
         value = getattr(c, name)
         if get_origin(hint) is Literal and value not in get_args(hint):
-            found.append(f"{name} {value!r} is none of {', '.join(map(repr, get_args(hint)))}")
+            found.append(f"{name} {shown(value)} is none of {', '.join(map(repr, get_args(hint)))}")
         elif hint is bool and not isinstance(value, bool):
-            found.append(f"{name} {value!r} must be True or False")
+            found.append(f"{name} {shown(value)} must be True or False")
     for name in ("image_size", "patch_size"):
         value = getattr(c, name)
         sides = value if isinstance(value, tuple) else (value,)
-        if len(sides) > 2 or not all(_is_int(s) and s > 0 for s in sides) or not sides:
-            found.append(f"{name} {value!r} must be a positive whole number or a pair of them")
+        if len(sides) > 2 or not all(_is_int(s) and 0 < s < MOST for s in sides) or not sides:
+            found.append(f"{name} {shown(value)} must be a positive whole number or a pair of them")
     for name, low in {
         "in_channels": 1, "num_classes": 0, "width": 1, "depth": 1, "num_heads": 1,
         "mlp_width": 1, "num_registers": 0, "representation_size": 1,
@@ -236,14 +238,16 @@ def _field_problems(c: ViTConfig) -> list[str]:
         value = getattr(c, name)
         if name == "representation_size" and value is None:
             continue
-        if not _is_int(value) or value < low:
-            found.append(f"{name} {value!r} must be a whole number of at least {low}")
+        if not _is_int(value) or not low <= value < MOST:
+            found.append(
+                f"{name} {shown(value)} must be a whole number of at least {low} and below 2**31"
+            )
     for name in ("dropout", "drop_path", "pos_embed_offset"):
         value = getattr(c, name)
-        if not isinstance(value, int | float) or not 0 <= value < 1:
-            found.append(f"{name} {value!r} is outside [0, 1)")
+        if not is_number(value) or not 0 <= value < 1:
+            found.append(f"{name} {shown(value)} is outside [0, 1)")
     if not isinstance(c.norm_eps, float) or not 0 < c.norm_eps < 1:
-        found.append(f"norm_eps {c.norm_eps!r} is outside (0, 1)")
-    if c.layer_scale is not None and not isinstance(c.layer_scale, int | float):
-        found.append(f"layer_scale {c.layer_scale!r} must be a number or None")
+        found.append(f"norm_eps {shown(c.norm_eps)} is outside (0, 1)")
+    if c.layer_scale is not None and not is_number(c.layer_scale):
+        found.append(f"layer_scale {shown(c.layer_scale)} must be a number or None")
     return found

@@ -1,9 +1,17 @@
 """Every parameter of a model: name and shape in the checkpoint (PyTorch layout, timm's names)."""
 
 import math
+from collections.abc import Mapping
 
 from vit_spec.config import ViTConfig
+from vit_spec.strict_json import shown
 
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+"""Dtypes of weights."""
+BLOCKS, BLOCK_TENSORS = 256, 8
+"""The depth that is looked for in any file, and the tensors that a block has at least."""
+VALUES = 100_000_000
+"""The size of a model that is looked for in any file; a larger one, up to twice the file's size."""
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -47,23 +55,71 @@ def count_parameters(config: ViTConfig) -> int:
     return sum(math.prod(shape) for shape in parameters(config).values())
 
 
-def check_shapes(expected: Shapes, found: Shapes, *, where: str) -> None:
-    """Raises `ValueError` naming every missing, extra and wrong-shaped tensor at once."""
+def check_size(config: ViTConfig, found: Shapes, *, where: str) -> None:
+    """Raises `ValueError` for a model far larger than a file, before its parameters are listed.
+
+    `found` are the shapes of the file. Small differences are for `check_shapes` to name.
+    """
+    check_depth(config.depth, found, where=where)
+    first, second = (count_parameters(config.replace(depth=n)) for n in (1, 2))
+    values, held = (
+        first + (config.depth - 1) * (second - first),
+        sum(map(math.prod, found.values())),
+    )
+    if values > max(VALUES, 2 * held):
+        sizes = ("width", "depth", "mlp_width", "num_classes", "image_size", "patch_size")
+        said = ", ".join(f"{name} {shown(getattr(config, name))}" for name in sizes)
+        raise ValueError(
+            f"{where} has {held} values, and its config stands for {values} ({said}): at most "
+            f"{max(VALUES, 2 * held)} are looked for; use the config that the tensors were "
+            "trained with"
+        )
+
+
+def check_depth(depth: int, found: Shapes, *, where: str) -> None:
+    """Raises `ValueError` for a depth far beyond the number of a file's tensors."""
+    blocks = max(BLOCKS, len(found) // BLOCK_TENSORS)
+    if depth > blocks:
+        raise ValueError(
+            f"{where} has {len(found)} tensors, and depth {depth} is said: at most {blocks} blocks "
+            "are looked for; use the config that the tensors were trained with"
+        )
+
+
+def check_shapes(
+    expected: Shapes, found: Shapes, *, where: str, dtypes: Mapping[str, str] | None = None
+) -> None:
+    """Raises `ValueError` naming every missing, extra and wrong-shaped tensor at once.
+
+    With `dtypes`, by the names of `found`, also every one that is not of floating point.
+    """
     missing = [f"  missing  {name} {expected[name]}" for name in expected if name not in found]
-    extra = [f"  extra    {name} {found[name]}" for name in found if name not in expected]
+    extra = [f"  extra    {_shown(name)} {found[name]}" for name in found if name not in expected]
     wrong = [
         f"  shape    {name} is {found[name]}, must be {shape}"
         for name, shape in expected.items()
         if name in found and tuple(found[name]) != tuple(shape)
     ]
-    lines = missing + extra + wrong
+    kinds = [
+        f"  dtype    {name} is {dtype}, must be {', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
+        for name, dtype in (dtypes or {}).items()
+        if name in expected and dtype not in FLOATS
+    ]
+    lines = missing + extra + wrong + kinds
     if lines:
-        shown = lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else [])
+        some = lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else [])
         summary = f"{len(missing)} missing, {len(extra)} extra, {len(wrong)} of another shape"
+        summary += f", {len(kinds)} of another dtype" if kinds else ""
         raise ValueError(
-            f"{where} does not hold the tensors of its config ({summary}):\n" + "\n".join(shown)
-            + "\nUse the config that the tensors were trained with."
+            f"{where} does not hold the tensors of its config ({summary}):\n" + "\n".join(some)
+            + "\nUse the config that the tensors were trained with"
+            + (", and cast them to floating point." if kinds else ".")
         )  # fmt: skip
+
+
+def _shown(name: str) -> str:
+    """A name from a file: printable and short."""
+    return name if name.isprintable() and len(name) <= 200 else shown(name)
 
 
 def _block(c: ViTConfig, name: str) -> Shapes:

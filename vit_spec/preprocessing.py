@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from vit_spec.strict_json import is_number, shown
+
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 
 
@@ -22,6 +24,14 @@ class Preprocessing:
     squash: bool = False  # True: resize both sides to the target and ignore the aspect ratio
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not values or not all(map(is_number, values)):
+                raise ValueError(f"{name} {shown(values)} must be a tuple of finite numbers")
+        if not is_number(self.crop_fraction):
+            raise ValueError(f"crop_fraction {shown(self.crop_fraction)} must be a number")
+        if not isinstance(self.squash, bool):
+            raise ValueError(f"squash {shown(self.squash)} must be True or False")
         if len(self.mean) != len(self.std):
             raise ValueError(
                 f"mean has {len(self.mean)} channels and std {len(self.std)}: give as many of each"
@@ -32,7 +42,7 @@ class Preprocessing:
             raise ValueError(f"crop_fraction {self.crop_fraction} is outside (0, 1]")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(
-                f"interpolation {self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}"
+                f"interpolation {shown(self.interpolation)} is none of {', '.join(INTERPOLATIONS)}"
             )
 
     def to_dict(self) -> dict[str, Any]:

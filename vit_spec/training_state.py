@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from vit_spec import checkpoint
+from vit_spec import checkpoint, strict_json
 from vit_spec.checkpoint import WEIGHTS, Header
 from vit_spec.config import ViTConfig
 from vit_spec.groups import frozen_names, moments_of
@@ -165,12 +165,12 @@ def _training_file(path: str | os.PathLike[str]) -> Path:
 
 def _read_metadata(file: Path) -> tuple[int, OptimConfig, str]:
     """Step, optimizer settings and the digest of the weights."""
-    text, where = checkpoint.metadata(file).get("vitwin", "null"), f"the header of {file}"
+    text, where = checkpoint.metadata(file).get("vitwin", "{}"), f"the header of {file}"
     try:
-        content = json.loads(text)
+        content = strict_json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
-    found = content.get("format") if isinstance(content, dict) else None
+        raise ValueError(f"{where} {error}") from error
+    found = content.get("format")
     if found != FORMAT:
         raise ValueError(
             f"{where} has format {found!r}, not {FORMAT!r}: it is not a vitwin training state"

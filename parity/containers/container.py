@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from parity.containers.files import File, broken, parsed, reading
+from parity.containers.files import File, beside
 from parity.containers.info import Info
 from vit_spec.names import unknown_name
 
 CONFIG = "config.json"
-CONFIG_LIMIT = 10_000_000
 
 
 class Container(abc.ABC):
@@ -29,13 +28,7 @@ class Container(abc.ABC):
     @cached_property
     def config(self) -> dict[str, Any] | None:
         """The `config.json` beside the file, if there is one. Raises `BrokenFile`."""
-        path = self.path.with_name(CONFIG)
-        if not path.is_file():
-            return None
-        with reading(path) as file:
-            if file.size > CONFIG_LIMIT:
-                raise broken(path, f"{file.size} bytes are more than a config has", "remove it")
-            return parsed(path, file.read(0, file.size), "the file")
+        return beside(self.path.with_name(CONFIG))
 
     def read(self, name: str) -> np.ndarray:
         """The values of a tensor, read only, mapped if the file holds them plainly.

@@ -1,24 +1,26 @@
 """A file opened for reading, with every range checked against its size, and its one error."""
 
 import contextlib
-import json
 import mmap
 import os
 import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from parity.containers.info import DTYPES, Info
+from vit_spec import strict_json
+from vit_spec.strict_json import LIMIT
 
 AGAIN = "it is damaged or cut short: copy, download or convert it again"
 PIECE = 1 << 22
 CHECKED = 1 << 20  # at a time, so that it stays in the processor's cache
 POPULATE = 22  # Linux's MADV_POPULATE_READ
-JSON_LIMIT = 100_000_000  # the limit of safetensors for its header
+CONFIG_LIMIT = 10_000_000
+REWRITE = "write it again, or download it again"
 
 
 class BrokenFile(ValueError):
@@ -30,38 +32,43 @@ def broken(path: Path, what: str, do: str = AGAIN) -> BrokenFile:
     return BrokenFile(f"{path}: {what}; {do}")
 
 
-def shown(value: Any) -> str:
-    """What a message says of a value from a file: printable and short."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def parsed(path: Path, text: bytes, what: str) -> dict[str, Any]:
-    """A JSON object without duplicate keys, `NaN` and negative integers. Raises `BrokenFile`."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            seen: set[str] = set()
-            twice = next(k for k, _ in pairs if k in seen or seen.add(k))
-            raise broken(path, f"{what} has the key {shown(twice)} twice", "write it again")
-        return found
-
-    def constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not JSON")
-
+def parsed(path: Path, text: bytes, what: str, limit: int = LIMIT) -> dict[str, Any]:
+    """A JSON object, read as `vit_spec.strict_json` does. Raises `BrokenFile`."""
     try:
-        found = json.loads(text.decode(), object_pairs_hook=unique, parse_constant=constant)
-        json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate is no text
-    except BrokenFile:
-        raise
-    except RecursionError as error:
-        raise broken(path, f"{what} is nested too deeply") from error
+        return strict_json.loads(text, limit=limit)
     except ValueError as error:
-        raise broken(path, f"{what} is not JSON ({str(error)[:120]})") from error
-    if not isinstance(found, dict):
-        raise broken(path, f"{what} is {type(found).__name__}, not a JSON object")
-    return found
+        raise broken(path, f"{what} {error}", REWRITE) from error
+
+
+def beside(path: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any] | None:
+    """The JSON object in a file beside the weights, or None if there is no such file.
+
+    Raises `BrokenFile`, also for a link that leads out of the folder.
+    """
+    if not path.is_file():
+        return None
+    check_link(path)
+    with reading(path) as file:
+        if file.size > limit:
+            raise file.broken(f"it has {file.size} bytes, more than the {limit} allowed", REWRITE)
+        return parsed(path, file.read(0, file.size), "the file", limit)
+
+
+def check_link(path: Path) -> None:
+    """Raises `BrokenFile` for a link that leads out of its folder."""
+    if not path.resolve().is_relative_to(root_of(path.parent)):
+        raise broken(
+            path, "it is a link that leads out of its folder",
+            "do not use it; or put the file itself into the folder",
+        )  # fmt: skip
+
+
+def root_of(folder: Path) -> Path:
+    """Where the files of a folder may lie: in it, or in huggingface_hub's cache of a repository."""
+    for parent in folder.absolute().parents:
+        if parent.name == "snapshots" and (parent.parent / "blobs").is_dir():
+            return parent.parent.resolve()
+    return folder.resolve()
 
 
 class File:

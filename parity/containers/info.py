@@ -18,6 +18,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     for name in ("bool", *BITS, "float16", "float32", "float64", "complex64", "complex128")
 } | {name: np.dtype(getattr(ml_dtypes, name)) for name in EXTENDED}
 MOST_AXES = 32
+MOST_TENSORS = 50_000
+"""In one file. A ViT of 48 blocks has 600, and as many again for each moment of its training."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checks what a PyTorch pickle from before 1.6 claims, without unpickling it."""
+"""Checks what a PyTorch pickle claims and how long it is, without unpickling it."""
 
 import pickletools
 from io import BytesIO
@@ -6,6 +6,7 @@ from io import BytesIO
 from parity.containers.files import BrokenFile, File
 
 LONGEST = 32_000_000
+MOST_STEPS = 300_000  # of a pickle; a tensor takes 33
 INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG"}
 NOTED = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 AGAIN = "it is damaged: copy or download it again, or torch.save it again"
@@ -17,11 +18,14 @@ def check_claims(file: File) -> None:
 
     A storage's id ends in the number of its elements and None, then the tuple is closed and used.
     """
-    stream = BytesIO(file.read(0, min(file.size, LONGEST)))
+    stream, steps = BytesIO(file.read(0, min(file.size, LONGEST))), 0
     try:
         for _ in range(5):  # magic number, version, system, content, keys of storages
             last: list[tuple[str, object]] = []
             for opcode, argument, _ in pickletools.genops(stream):
+                steps += 1
+                if steps > MOST_STEPS:
+                    raise too_long(file)
                 if opcode.name == "BINPERSID":
                     _check(file, last)
                 if opcode.name not in NOTED:
@@ -30,6 +34,25 @@ def check_claims(file: File) -> None:
         raise
     except Exception as error:  # genops raises several kinds for damaged pickles
         raise file.broken(f"its pickle is damaged ({str(error)[:120]})", AGAIN) from error
+
+
+def check_length(file: File, offset: int, count: int) -> None:
+    """Raises `BrokenFile` for a pickle at `offset` that takes too many steps to read."""
+    if count > LONGEST:
+        raise file.broken(f"a pickle of {count} bytes is more than the {LONGEST} allowed", PLAIN)
+    try:
+        for step, _ in enumerate(pickletools.genops(file.read(offset, count))):
+            if step >= MOST_STEPS:
+                raise too_long(file)
+    except BrokenFile:
+        raise
+    except Exception as error:  # genops raises several kinds for damaged pickles
+        raise file.broken(f"its pickle is damaged ({str(error)[:120]})", AGAIN) from error
+
+
+def too_long(file: File) -> BrokenFile:
+    """The error for a pickle of too many steps."""
+    return file.broken(f"its pickle has more than {MOST_STEPS} steps", PLAIN)
 
 
 def _check(file: File, last: list[tuple[str, object]]) -> None:

@@ -8,10 +8,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from parity.containers.container import FileContainer, left_out
-from parity.containers.files import File, frozen, shown
+from parity.containers.files import File, frozen
 from parity.containers.info import DTYPES, Info
 from parity.containers.msgpack_scan import DEPTH, Place, scan
 from parity.containers.values import Values, pieces
+from vit_spec.strict_json import shown
 
 CHUNKED = "__msgpack_chunked_array__"
 CHUNK = 1 << 30  # Flax's own

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from parity.containers.files import File, shown
-from parity.containers.info import MOST_AXES, Info
+from parity.containers.files import File
+from parity.containers.info import MOST_AXES, MOST_TENSORS, Info
+from vit_spec.strict_json import shown
 
-DEPTH, NODES, TEXT = 64, 1_000_000, 1_000_000
+DEPTH, NODES, TEXT = 64, 2 * MOST_TENSORS, 1_000_000  # an axis counts as a value
 WINDOW = 1 << 16
 NUMBERS = {
     0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q",
@@ -159,6 +160,7 @@ class _Walk:
         kind, axes = self._next()
         if kind == "array" and axes > MOST_AXES:
             raise self._file.broken(f"an array at {self.position} has {axes:,} axes")
+        self._nodes += axes if kind == "array" else 0
         shape = [self._next() for _ in range(axes)] if kind == "array" else []
         if kind != "array" or any(k != "plain" or type(s) is not int for k, s in shape):
             raise self._file.broken(f"an array at {self.position} has no shape of integers")

@@ -8,12 +8,13 @@ from typing import BinaryIO
 import numpy as np
 
 from parity.containers.container import FileContainer, left_out
-from parity.containers.files import File, frozen, shown
+from parity.containers.files import File, frozen
 from parity.containers.info import Info
 from parity.containers.npy_header import MOST, Head, head, read_head
 from parity.containers.values import Values
 from parity.containers.zip_directory import STORED, Member, inflated, members, start_of
 from parity.containers.zip_writing import aligned
+from vit_spec.strict_json import shown
 
 SUFFIX = ".npy"
 

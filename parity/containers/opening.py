@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parity.containers.container import Container
-from parity.containers.files import BrokenFile, File, reading, shown
+from parity.containers.files import BrokenFile, File, check_link, reading
 from parity.containers.hub import downloaded, is_address
 from parity.containers.msgpack_file import MsgpackFile
 from parity.containers.names import CANDIDATES, INDEX, SUFFIXES
@@ -15,6 +15,7 @@ from parity.containers.safetensors_file import SafetensorsFile
 from parity.containers.shards import Shards
 from parity.containers.torch_file import LEGACY, TorchFile
 from parity.containers.zip_directory import members
+from vit_spec.strict_json import shown
 
 GIVE = "give a safetensors, .npz, Flax msgpack or PyTorch file"
 KNOWN = {  # how files start that are often taken for tensors
@@ -77,7 +78,7 @@ def _container(file: File, *, shards: bool) -> Container:
         return _archive(file)
     if start.startswith(LEGACY):
         return TorchFile(file)
-    if start[:1] == b"{" and shards and file.path.name.endswith(INDEX):
+    if shards and file.path.name.endswith(INDEX):
         return Shards(file, lambda path: _open(path, shards=False))
     for sign, (what, do) in KNOWN.items():
         if start.startswith(sign):
@@ -115,9 +116,11 @@ def _file_of(folder: Path) -> Path:
     """The file of a directory: of a published name, or its only one."""
     for name in CANDIDATES:
         if (folder / name).exists():
+            check_link(folder / name)
             return folder / name
     found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
     if len(found) == 1:
+        check_link(found[0])
         return found[0]
     if not found:
         raise FileNotFoundError(

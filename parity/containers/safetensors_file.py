@@ -4,15 +4,15 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from parity.containers.container import FileContainer
-from parity.containers.files import JSON_LIMIT, File, parsed, shown
-from parity.containers.info import BITS, DTYPES, MOST_AXES, Info
+from parity.containers.files import File, parsed
+from parity.containers.info import BITS, DTYPES, MOST_AXES, MOST_TENSORS, Info
 from parity.containers.values import Values
+from vit_spec.strict_json import LIMIT, shown
 
 CODES = {
     **{name[0].upper() + name[3 + (name[0] == "u") :]: name for name in BITS},
@@ -36,6 +36,10 @@ class SafetensorsFile(FileContainer):
         texts = header.pop(METADATA, {})
         if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
             raise file.broken(f"{METADATA} is not an object of texts", "write it again")
+        if len(header) > MOST_TENSORS:
+            raise file.broken(
+                f"it declares {len(header)} tensors; at most {MOST_TENSORS} are read", "split it"
+            )
         self.metadata = texts
         self._places: dict[str, int] = {}
         ranges = []
@@ -44,7 +48,7 @@ class SafetensorsFile(FileContainer):
             ranges.append((begin, end, name))
             self.tensors[name] = info
             self._places[name] = start + begin
-        _check_ranges(file, sorted(ranges), file.size - start)
+        _check_ranges(file, sorted(ranges), start)
 
     def _read(self, name: str) -> np.ndarray:
         return self._file.array(self.tensors[name], self._places[name])
@@ -54,10 +58,12 @@ def _header(file: File) -> tuple[int, dict[str, Any]]:
     if file.size < 8:
         raise file.broken(f"{file.size} bytes are no safetensors file")
     (length,) = struct.unpack("<Q", file.read(0, 8))
-    if length > JSON_LIMIT:
-        raise file.broken(f"a header of {length} bytes is more than the {JSON_LIMIT} allowed")
+    if length > LIMIT:
+        raise file.broken(f"a header of {length} bytes is more than the {LIMIT} allowed")
     if length > file.size - 8:
-        raise file.broken(f"its header should have {length} bytes; the file has {file.size}")
+        raise file.broken(
+            f"it ends early: it has {file.size} bytes, and its header alone ends at {8 + length}"
+        )
     text = file.read(8, length)
     if not text.startswith(b"{"):
         raise file.broken("its header does not start with {")
@@ -90,13 +96,19 @@ def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
 
 
-def _check_ranges(file: File, ranges: list[tuple[int, int, str]], size: int) -> None:
-    """The tensors cover the rest of the file once."""
-    edges = [(0, 0, "the header"), *ranges, (size, size, "the end of the file")]
-    for (_, end, before), (begin, _, after) in pairwise(edges):
+def _check_ranges(file: File, ranges: list[tuple[int, int, str]], start: int) -> None:
+    """The tensors cover the rest of the file, from `start` on, once."""
+    declared = start + max((end for _, end, _ in ranges), default=0)
+    if declared > file.size:
+        raise file.broken(
+            f"it ends early: it has {file.size} bytes, and its header says {declared}"
+        )
+    end, before = 0, "the header"
+    for begin, stop, after in [*ranges, (file.size - start, 0, "the end of the file")]:
         if begin != end:
             what = "overlap" if begin < end else f"leave {begin - end} bytes between them"
             raise file.broken(f"{shown(before)} and {shown(after)} {what}")
+        end, before = stop, after
 
 
 def write_safetensors(
@@ -122,8 +134,8 @@ def write_safetensors(
         }  # fmt: skip
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (math.ceil(len(text) / 8) * 8 - len(text))
-    if len(text) > JSON_LIMIT:
-        raise ValueError(f"the header has {len(text)} bytes; safetensors allows {JSON_LIMIT}")
+    if len(text) > LIMIT:
+        raise ValueError(f"the header has {len(text)} bytes; at most {LIMIT} are read back")
     out.write(struct.pack("<Q", len(text)) + text)
     for name in order:
         for piece in values.pieces(name):

@@ -7,7 +7,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from parity.containers.container import Container
-from parity.containers.files import JSON_LIMIT, File, broken, parsed, shown
+from parity.containers.files import File, broken, parsed, root_of
+from parity.containers.info import MOST_TENSORS
+from vit_spec.strict_json import LIMIT, shown
 
 MOST_SHARDS = 512
 COMPLETE = "download all files of the model again"
@@ -57,12 +59,14 @@ class Shards(Container):
 
 def places_of(index: File) -> tuple[dict[str, str], dict[str, str]]:
     """Tensor -> file, and the texts of an index. Raises `BrokenFile`."""
-    if index.size > JSON_LIMIT:
-        raise index.broken(f"an index of {index.size} bytes is more than {JSON_LIMIT}")
+    if index.size > LIMIT:
+        raise index.broken(f"it has {index.size} bytes, more than the {LIMIT} allowed")
     content = parsed(index.path, index.read(0, index.size), "the index")
     places, texts = content.get("weight_map"), content.get("metadata") or {}
     if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
         raise index.broken("it has no weight_map from tensors to files")
+    if len(places) > MOST_TENSORS:
+        raise index.broken(f"it names {len(places)} tensors; at most {MOST_TENSORS} are read")
     if not places or len(set(places.values())) > MOST_SHARDS:
         raise index.broken(f"it names no file or more than {MOST_SHARDS}")
     if not isinstance(texts, dict):
@@ -81,18 +85,10 @@ def inside(index: Path, shard: str) -> Path:
     except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, a loop of links
         out = True
     else:
-        out = out or not target.is_relative_to(_root(index.parent))
+        out = out or not target.is_relative_to(root_of(index.parent))
     if out or not shard:
         raise broken(
             index, f"it names the file {shown(shard)}, outside its folder",
             "do not use it; or put the file itself into the folder",
         )  # fmt: skip
     return path
-
-
-def _root(folder: Path) -> Path:
-    """Where shards may lie: the folder, or the repository's cache of huggingface_hub."""
-    cache = folder.absolute().parent.parent
-    if folder.absolute().parent.name == "snapshots" and (cache / "blobs").is_dir():
-        return cache.resolve()
-    return folder.resolve()

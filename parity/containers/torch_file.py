@@ -7,16 +7,18 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parity.containers.container import Container, left_out
-from parity.containers.files import File, broken, frozen, shown
-from parity.containers.info import DTYPES, Info
-from parity.containers.legacy_pickle import AGAIN, PLAIN, check_claims
+from parity.containers.files import File, broken, frozen
+from parity.containers.info import DTYPES, MOST_TENSORS, Info
+from parity.containers.legacy_pickle import AGAIN, PLAIN, check_claims, check_length
 from parity.containers.zip_directory import STORED, Member, members
+from vit_spec.strict_json import shown
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +46,7 @@ class TorchFile(Container):
         entry, content = _entry(loaded)
         self._values: dict[str, torch.Tensor] = {}
         others: list[str] = [f"{k}" for k in loaded if k != entry] if entry else []
-        for name, leaf in _leaves(file.path, content, (), set()):
+        for name, leaf in _leaves(file.path, content, (), set(), count()):
             if leaf is None:
                 others.append(name)
                 continue
@@ -82,6 +84,8 @@ def _check_members(file: File, found: list[Member]) -> None:
             raise file.broken(f"{what} is packed", AGAIN)
         if "/data/" not in member.name:
             file.check_crc(member.offset, member.size, member.crc, what)
+        if member.name.endswith("/data.pkl"):
+            check_length(file, member.offset, member.size)
 
 
 def _torch(path: Path) -> Any:
@@ -148,7 +152,11 @@ def _entry(loaded: dict[Any, Any]) -> tuple[str, dict[Any, Any]]:
 
 
 def _leaves(
-    path: Path, node: dict[Any, Any], prefix: tuple[str, ...], above: set[int]
+    path: Path,
+    node: dict[Any, Any],
+    prefix: tuple[str, ...],
+    above: set[int],
+    counted: Iterator[int],
 ) -> Iterator[tuple[str, Any]]:
     """Tensors of nested dicts by dotted names; `None` for other values."""
     import torch
@@ -156,11 +164,13 @@ def _leaves(
     if len(prefix) > DEPTH or id(node) in above:
         raise broken(path, f"its dicts are nested deeper than {DEPTH}", PLAIN)
     for key, value in node.items():
+        if next(counted) >= MOST_TENSORS:  # one dict may be in others many times
+            raise broken(path, f"its dicts have more than {MOST_TENSORS} entries", PLAIN)
         if not isinstance(key, str | int):
             raise broken(path, f"a dict has the key {shown(key)}, not a text", PLAIN)
         name = (*prefix, str(key))
         if isinstance(value, dict):
-            yield from _leaves(path, value, name, above | {id(node)})
+            yield from _leaves(path, value, name, above | {id(node)}, counted)
         else:
             yield ".".join(name), value if isinstance(value, torch.Tensor) else None
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from parity.containers.files import JSON_LIMIT, PIECE, File, shown
+from parity.containers.files import PIECE, File
+from vit_spec.strict_json import shown
 
 STORED, DEFLATED = 0, 8
 MOST_DEFLATED = 1032  # deflate cannot make more of one byte
+MOST, DIRECTORY = 10_000, 10_000_000  # members, and bytes of their directory
 RATIO, ALLOWANCE = 200, 1 << 28  # what all members together may make of the file
 FOLDER = 0x10  # among the attributes
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
@@ -41,15 +43,21 @@ class Member:
 def members(file: File) -> list[Member]:
     """All members in the order of the directory. Raises `BrokenFile`."""
     start, size, count = _end(file)
-    if size > JSON_LIMIT:
-        raise file.broken(f"a directory of {size} bytes is more than the {JSON_LIMIT} allowed")
+    if count > MOST or size > DIRECTORY:
+        raise file.broken(
+            f"it declares {count} members in a directory of {size} bytes; at most {MOST} in "
+            f"{DIRECTORY} are read", "write fewer tensors in one file",
+        )  # fmt: skip
     directory = file.read(start, size)
     found, position = [], 0
     while position < size:
         member, position = _entry(file, directory, position)
         found.append(_located(file, member))
+        if len(found) > count:
+            break
     if len(found) != count:
-        raise file.broken(f"it declares {count} members and has {len(found)}")
+        more = " or more" if position < size else ""
+        raise file.broken(f"it declares {count} members and has {len(found)}{more}")
     _check(file, found, start)
     return found
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from parity import containers
+from tests.parity.hostile_files import refused
 from tests.parity.test_containers import read, same, state, write
-from tests.parity.test_containers_hostile import refused
 
 SHA = "0123456789" * 4
 INDEX = "model.safetensors.index.json"
@@ -71,9 +71,9 @@ def test_shards_stay_in_their_folder(tmp_path):
     same(read(folder), state())
 
 
-def refused_index(folder, message):
+def refused_index(folder, message, *, traced=True):
     """Refused in the name of the index."""
-    refused(folder / INDEX, message)
+    refused(folder / INDEX, message, traced=traced)
     with pytest.raises(containers.BrokenFile), containers.opened(folder):
         pass
 
@@ -95,6 +95,36 @@ def test_shards_that_do_not_fit_the_index(tmp_path):
     (tmp_path / "nested.index.json").write_text("{}")
     with pytest.raises(containers.BrokenFile, match="no known kind"), containers.opened(tmp_path):
         pass
+
+
+def test_links_out_of_a_directory(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write(tmp_path / "outside.npz", "npz", state())
+    (tmp_path / "secret.json").write_text('{"a": 1}')
+    for name in ("model.safetensors", "some.npz"):
+        (folder / name).symlink_to(tmp_path / "outside.npz")
+        with (
+            pytest.raises(containers.BrokenFile, match=f"{name}: it is a link that leads out"),
+            containers.opened(folder),
+        ):
+            pass
+        same(read(folder / name), state())  # it was named
+        (folder / name).unlink()
+    write(folder / "inner.npz", "npz", state())
+    (folder / "config.json").symlink_to(tmp_path / "secret.json")
+    with (
+        containers.opened(folder) as opened,
+        pytest.raises(containers.BrokenFile, match=r"config.json: it is a link that leads out"),
+    ):
+        _ = opened.config
+
+
+def test_an_index_of_very_many_files(tmp_path):
+    index(tmp_path, {f"{i}": f"{i}.safetensors" for i in range(100_000)})
+    refused_index(tmp_path, "names 100000 tensors; at most 50000", traced=False)
+    index(tmp_path, {f"{i}": f"{i}.safetensors" for i in range(1_000)})
+    refused_index(tmp_path, "more than 512")
 
 
 def test_directories(tmp_path):
