@@ -22,5 +22,7 @@ def attend(q: Array, k: Array, v: Array, *, kernel: AttentionKernel) -> Array:
     wide = jnp.promote_types(q.dtype, jnp.float32)
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     logits = jnp.einsum("bhtk,bhsk->bhts", q, k, preferred_element_type=wide)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhts,bhsk->bhtk", weights, v)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)  # divided by at the end: k numbers a query, not s
+    x = jnp.einsum("bhts,bhsk->bhtk", weights.astype(v.dtype), v, preferred_element_type=wide)
+    return (x / total).astype(v.dtype)

@@ -5,6 +5,7 @@ Where a layer takes `masks`, it is a dict of multipliers by site (see `vit_spec.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax import Array
 from vit_jax.attention import attend
 from vit_jax.initializers import linear_init, patch_init
 from vit_jax.options import AttentionKernel, Options
-from vit_jax.sharding import axis_size, constrain
+from vit_jax.sharding import axis_size, constrain, platform
 from vit_spec import ViTConfig
 
 Masks = Mapping[str, Array]
@@ -61,8 +62,22 @@ def linear(
         dtype=options.dtype,
         param_dtype=options.param_dtype,
         kernel_init=linear_init,
+        dot_general=_dot_of_rows,
         rngs=rngs,
     )
+
+
+def _dot_of_rows(x: Array, kernel: Array, dimensions: Any, **how: Any) -> Array:
+    """`jax.lax.dot_general` for a linear layer: (..., d) times (d, m).
+
+    XLA for CPUs copies and transposes its operands where it sums over several axes, as the gradient
+    of a kernel does over images and tokens. There, all rows are made one matrix.
+    """
+    if x.ndim < 3 or platform() != "cpu":
+        return jax.lax.dot_general(x, kernel, dimensions, **how)
+    rows = x.reshape(-1, x.shape[-1])
+    y = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **how)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def to_parts(layer: nnx.Linear, x: Array, parts: int, axis: str) -> Array:
@@ -90,6 +105,17 @@ class Identity(nnx.Module):
         return x
 
 
+def _conv_of_patches(images: Array, kernel: Array, strides: Any, *rest: Any, **how: Any) -> Array:
+    """`jax.lax.conv_general_dilated` for a kernel as large as its stride, on CPUs as one product:
+    XLA's convolution there, and more so its gradient, takes about twice as long."""
+    if platform() != "cpu":
+        return jax.lax.conv_general_dilated(images, kernel, strides, *rest, **how)
+    (b, height, width, c), (p, q, _, d) = images.shape, kernel.shape
+    x = images.reshape(b, height // p, p, width // q, q, c).swapaxes(2, 3)
+    y = x.reshape(-1, p * q * c) @ kernel.reshape(-1, d)
+    return y.reshape(b, height // p, width // q, d)
+
+
 class PatchEmbed(nnx.Module):
     """Images to one token a patch: a convolution whose stride is its kernel."""
 
@@ -105,6 +131,7 @@ class PatchEmbed(nnx.Module):
             dtype=options.dtype,
             param_dtype=options.param_dtype,
             kernel_init=patch_init,
+            conv_general_dilated=_conv_of_patches,
             rngs=rngs,
         )
 
@@ -129,7 +156,7 @@ class Attention(nnx.Module):
         b, t, d = x.shape
         qkv = to_parts(self.qkv, x, 3, "heads")
         qkv = qkv.reshape(b, t, 3, self.num_heads, d // self.num_heads)
-        q, k, v = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # each (b, h, t, k)
+        q, k, v = (jnp.swapaxes(x[:, :, 0], 1, 2) for x in jnp.split(qkv, 3, axis=2))  # b, h, t, k
         x = attend(self.q_norm(q), self.k_norm(k), v, kernel=self.kernel)
         return self.proj(jnp.swapaxes(x, 1, 2).reshape(b, t, d))
 

@@ -149,6 +149,12 @@ def state_shardings(state: Any, shapes: dict[str, tuple[int, ...]], mesh: Mesh) 
     return jax.tree_util.tree_map_with_path(one, state)
 
 
+def platform() -> str:
+    """What the program that is being traced will run on: `cpu`, `gpu` or `tpu`."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def axis_size(axis: str) -> int:
     """In how many pieces the mesh in use cuts a logical axis; 1 where there is no mesh."""
     mesh = jax.sharding.get_abstract_mesh()

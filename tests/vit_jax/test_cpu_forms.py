@@ -1,0 +1,97 @@
+"""What is written otherwise for CPUs computes the same, and spares the copies that it is for."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vit_jax import layers
+from vit_jax.attention import attend
+from vit_jax.options import Options
+from vit_jax.sharding import make_mesh, platform
+from vit_spec import ViTConfig
+
+CONFIG = ViTConfig(image_size=(16, 24), patch_size=(4, 8), width=12, depth=1, num_heads=2)
+RNG = np.random.default_rng(0)
+
+
+def gradients(model, x):
+    structure, state = nnx.split(model)
+
+    def cost(state, x):
+        return (nnx.merge(structure, state)(x) ** 3).sum()
+
+    return jax.tree.leaves(jax.grad(cost, argnums=(0, 1))(state, x))
+
+
+@pytest.mark.parametrize("layer", ["linear", "patches"])
+def test_cpus_compute_what_other_devices_do(layer, monkeypatch):
+    with jax.enable_x64(True):
+        options = Options(param_dtype=jnp.float64)
+        if layer == "linear":
+            model = layers.linear(options, 12, 36, rngs=nnx.Rngs(0))
+            x = jnp.asarray(RNG.standard_normal((2, 5, 12)))
+        else:
+            model = layers.PatchEmbed(CONFIG, options, rngs=nnx.Rngs(0))
+            x = jnp.asarray(RNG.standard_normal((2, 16, 24, 3)))
+        ours = [model(x), *gradients(model, x)]
+        monkeypatch.setattr(layers, "platform", lambda: "tpu")
+        theirs = [model(x), *gradients(model, x)]
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-14 * max(1, np.abs(b).max()))
+
+
+def test_the_gradient_of_a_kernel_copies_no_tokens():
+    model = layers.linear(Options(), 8, 16, rngs=nnx.Rngs(0))
+    text = (
+        jax.jit(gradients, static_argnums=0).lower(model, jnp.ones((3, 5, 8))).compile().as_text()
+    )
+    assert "[15," in text  # all tokens as one matrix
+    assert "[16,3,5]" not in text and "[8,3,5]" not in text
+
+
+def ours(q, k, v):
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    return jnp.swapaxes(attend(q, k, v, kernel="xla"), 1, 2)
+
+
+def test_attention_is_that_of_jax_and_stands_large_logits():
+    q, k, v = jnp.asarray(RNG.standard_normal((3, 2, 7, 2, 4)), jnp.float32)
+    for scale in (1, 1e4):
+        wanted = jax.nn.dot_product_attention(scale * q, k, v)
+        np.testing.assert_allclose(ours(scale * q, k, v), wanted, rtol=0, atol=2e-6)
+
+    def gradient(attention):
+        return jax.grad(lambda *x: (attention(*x) ** 2).sum(), (0, 1, 2))(q, k, v)
+
+    for a, b in zip(gradient(ours), gradient(jax.nn.dot_product_attention), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=4e-6)
+
+
+def test_the_platform_is_that_of_the_mesh():
+    assert platform() == jax.default_backend() == "cpu"
+    with jax.sharding.use_abstract_mesh(make_mesh().abstract_mesh):
+        assert platform() == "cpu"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+def test_a_step_does_not_fault_its_memory_in_again():
+    program = (
+        "from vit_jax.host_memory import keep_freed_memory as keep\n"
+        "keep()\n"
+        "import resource, threading, numpy as np\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "found = []\n"
+        "def use():\n"
+        "    np.ones(25_000_000)\n"
+        "    before = faults(); np.ones(25_000_000); found.append(faults() - before)\n"
+        "thread = threading.Thread(target=use); thread.start(); thread.join(); use()\n"
+        "print(max(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1000  # 48,829 pages of 4 KiB
