@@ -37,6 +37,7 @@ from vit_jax.checkpoints import Checkpoints
 from vit_jax.distillation import Taught
 from vit_jax.evaluation import Evaluation
 from vit_jax.functional import merge, split
+from vit_jax.host_memory import keep_freed_memory
 from vit_jax.loop import Loop
 from vit_jax.metrics import MetricsWriter
 from vit_jax.nonfinite import NotFiniteError
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             name, recipe = parse(sys.argv[1:] if arguments is None else arguments)
             if arguments is None:  # as a program, which has not used JAX yet
+                keep_freed_memory()
                 start_processes(recipe.distributed)
                 if not is_first():
                     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the program ends

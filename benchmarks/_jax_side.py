@@ -12,11 +12,13 @@ import vit_jax
 from benchmarks._cases import Case
 from benchmarks._work import Work
 from vit_jax.functional import merge, split
+from vit_jax.host_memory import keep_freed_memory
 from vit_jax.nonfinite import jit_guarded_step
 from vit_jax.parallel import new_key, new_state, to_devices
 from vit_jax.sharding import make_mesh
 from vit_spec import OptimConfig
 
+keep_freed_memory()  # as train.py does, and as early
 OPTIM = OptimConfig(warmup_steps=100, total_steps=100_000)
 
 
