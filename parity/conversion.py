@@ -10,8 +10,11 @@ import numpy as np
 from parity import containers, foreign, orbax
 from parity.certificate import sha256
 from parity.certificate_file import FORMAT, PARTS
+from parity.containers.blocks import same_bytes
 from parity.environment import now, versions
-from vit_spec import Header
+from parity.formats import FOREIGN
+from parity.formats.kept import lost
+from vit_spec import Header, training_state
 from vit_spec.training_state import digest
 
 PACKAGES = ("numpy", "ml_dtypes", "safetensors")
@@ -30,7 +33,8 @@ def compared(
 ) -> dict[str, Any]:
     """Reads the target back, compares it with the source, and returns the certificate.
 
-    Its `state_sha256` is of the target's own names. Its `remarks` are `notes` and, of formats of
+    Its `same_bits` is false where a dtype had to be widened; the values are the same. Its
+    `state_sha256` is of the target's own names. Its `remarks` are `notes` and, of formats of
     others, what the target does otherwise where its outputs at the native size are the same.
 
     Args:
@@ -44,11 +48,12 @@ def compared(
     if set(formats) <= set(foreign.OURS):
         parts = {"weights", "training"} if training else {"weights"}
         problems, found, counts = _same_names(src, at, parts)
-        more, files = {"remarks": notes}, parts | {"config"}
+        changed, more, files = [], {"remarks": notes}, parts | {"config"}
     else:
         problems, found, count = foreign.compared(src, at, formats, header)
         counts, files = {"weights": count}, {"weights"}
-        remarks = [*notes, *foreign.remarks(src, header, *formats)]
+        changed = _changes(src, formats, header)
+        remarks = [*notes, *_remarks(src, header, *formats), *changed]
         more = {"header": header.to_json(), "remarks": remarks}
     if problems:
         raise OSError(
@@ -62,7 +67,7 @@ def compared(
         "target": _files(at, formats[1], files, dst),
         "config": header.config.to_dict(),
         "tensors": counts,
-        "same_bits": True,
+        "same_bits": not changed,
         "state_sha256": found,
         **more,
         "versions": versions(PACKAGES),
@@ -80,6 +85,33 @@ def _same_names(src: Path, dst: Path, parts: set[str]) -> tuple[list[str], str, 
             counts[part] = len(theirs)
     with reading(dst, "weights") as weights:
         return problems, digest(weights), counts
+
+
+def _remarks(src: Path, header: Header, source: str, format: str) -> list[str]:
+    """What is not the same for who reads the target, where its outputs are."""
+    found = lost(header, FOREIGN[format]) if format in FOREIGN else []
+    if unread := foreign.ignored(src, source):
+        found.append(
+            f"{len(unread)} tensors of the source are no part of the model and stay behind: "
+            + ", ".join(unread[:3])
+            + (", ..." if len(unread) > 3 else "")
+        )
+    if training_state.has_training(src):
+        found.append("the training state stays behind: the weights alone are converted")
+    return found
+
+
+def _changes(src: Path, formats: tuple[str, str], header: Header) -> list[str]:
+    """How the bits of the target are not those of the source, where its values are the same."""
+    with foreign.opened_as(src, formats[0], header) as source:
+        found = {**source.widened, **foreign.planned(source, formats[1]).widened}
+    if not found:
+        return []
+    some = [f"{name} to {kind}" for name, kind in list(found.items())[:3]]
+    return [
+        f"{len(found)} tensors are widened, without loss, as the target joins them with wider "
+        f"ones: {', '.join(some)}{', ...' if len(found) > 3 else ''}"
+    ]
 
 
 class Tensors(Mapping[str, np.ndarray]):
@@ -114,7 +146,7 @@ def differences(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) 
             found.append(f"{name} is {'extra' if a is None else 'missing'}")
         elif a.dtype != b.dtype or a.shape != b.shape:
             found.append(f"{name} is {b.dtype} {b.shape}, not {a.dtype} {a.shape}")
-        elif not foreign.same_bytes(a, b):
+        elif not same_bytes(a, b):
             found.append(f"{name} has other values")
     return found
 

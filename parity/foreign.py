@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from parity import containers, orbax, targets
-from parity.containers.blocks import contiguous
+from parity.containers.blocks import bytes_of, same_bytes
+from parity.containers.files import beside
 from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
 from parity.formats.kept import lost
-from parity.formats.plan import Read, Reader, check_inward, dtypes, order
+from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widened
 from parity.formats.said import Model, agreed, of_ours, settled
 from parity.formats.table import their_shapes
-from vit_spec import Header, checkpoint, parameters, training_state
-from vit_spec.parameters import Shapes, check_shapes
+from vit_spec import Header, checkpoint, parameters
+from vit_spec.parameters import Shapes, check_shapes, check_size
 
 OURS = ("vitwin", "safetensors")
 
@@ -33,6 +34,7 @@ class Source:
     read: Read
     lines: list[Any] | None  # of the table, None for our own format
     notes: list[str] = field(default_factory=list)  # what the checkpoint does not say itself
+    widened: Mapping[str, np.dtype] = field(default_factory=dict)  # of what is read, the dtype
 
 
 def weights_file(path: Path) -> Path:
@@ -68,7 +70,10 @@ def candidates(path: Path) -> list[str]:
 def is_ours(path: Path) -> bool:
     """A directory or file that names this package's format."""
     try:
-        return checkpoint.read_header(path) is not None
+        if not path.is_dir():
+            return checkpoint.read_header(path) is not None
+        said = (beside(path / checkpoint.CONFIG) or {}).get("format")
+        return isinstance(said, str) and said.startswith("vitwin ")
     except (ValueError, OSError):
         return False
 
@@ -91,8 +96,10 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
         header, notes = of_ours(path, model)
         with containers.opened(checkpoint.weights_file(path)) as opened:
             shapes = {name: tuple(info.shape) for name, info in opened.tensors.items()}
-            check_shapes(parameters(header.config), shapes, where=str(path))
-            found = {name: np.dtype(info.dtype) for name, info in opened.tensors.items()}
+            kinds = {name: info.dtype for name, info in opened.tensors.items()}
+            check_size(header.config, shapes, where=str(path))
+            check_shapes(parameters(header.config), shapes, where=str(path), dtypes=kinds)
+            found = {name: np.dtype(kind) for name, kind in kinds.items()}
             yield Source(header=header, dtypes=found, read=opened.read, lines=None, notes=notes)
         return
     form = FOREIGN[format]
@@ -100,22 +107,26 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
         given = _given(path, opened)
         places = form.places(given)
         given = replace(given, shapes={n: given.shapes[place] for n, place in places.items()})
+        found = {n: np.dtype(opened.tensors[place].dtype) for n, place in places.items()}
+        where = f"{path} ({format})"
         try:
             header, notes = settled(form, given, model, where=str(path))
             config = header.config
+            check_size(config, given.shapes, where=where)
             lines, ours = _present(form.rules(config), given), parameters(config)
-            check_inward(lines, ours, given.shapes, where=f"{path} ({format})")
+            check_inward(lines, ours, given.shapes, where=where, kinds=found)
         except (ValueError, LookupError, TypeError) as error:
             if form.matches(given):
                 raise
             raise ValueError(_unlike(path, form, given, error)) from error
-        found = {n: np.dtype(opened.tensors[place].dtype) for n, place in places.items()}
+        kinds = dtypes(lines, found, inward=True)
         yield Source(
             header=header,
-            dtypes=dtypes(lines, found, inward=True),
-            read=Reader(lines, lambda name: opened.read(places[name]), inward=True),
+            dtypes=kinds,
+            read=Reader(lines, lambda name: opened.read(places[name]), kinds, inward=True),
             lines=lines,
             notes=notes,
+            widened=widened(lines, found, inward=True),
         )
 
 
@@ -125,6 +136,7 @@ class Target:
 
     infos: dict[str, Any]  # containers.Info
     read: Read
+    widened: Mapping[str, np.dtype] = field(default_factory=dict)  # of ours
 
 
 def planned(source: Source, format: str) -> Target:
@@ -140,8 +152,11 @@ def planned(source: Source, format: str) -> Target:
     theirs = their_shapes(lines, ours)
     check_inward(lines, ours, theirs, where=format)
     kinds = dtypes(lines, source.dtypes, inward=False)
-    read = Reader(lines, source.read if held == config else _positioned(source.read), inward=False)
-    return _target(kinds, theirs, read, order(source.lines, lines, ours))
+    read = source.read if held == config else _positioned(source.read)
+    target = _target(
+        kinds, theirs, Reader(lines, read, kinds, inward=False), order(source.lines, lines, ours)
+    )
+    return replace(target, widened=widened(lines, source.dtypes, inward=False))
 
 
 def write(dst: Path, format: str, source: Source) -> None:
@@ -180,20 +195,6 @@ def ignored(path: Path, format: str) -> list[str]:
     return [n for n in given.shapes if n not in places] + [n for n in beside.split(", ") if n]
 
 
-def remarks(src: Path, header: Header, source: str, format: str) -> list[str]:
-    """What is not the same for who reads the target, where its outputs are."""
-    found = lost(header, FOREIGN[format]) if format in FOREIGN else []
-    if unread := ignored(src, source):
-        found.append(
-            f"{len(unread)} tensors of the source are no part of the model and stay behind: "
-            + ", ".join(unread[:3])
-            + (", ..." if len(unread) > 3 else "")
-        )
-    if training_state.has_training(src):
-        found.append("the training state stays behind: the weights alone are converted")
-    return found
-
-
 def compared(
     src: Path, dst: Path, formats: tuple[str, str], header: Header | None
 ) -> tuple[list[str], str, int]:
@@ -210,23 +211,13 @@ def compared(
                     continue
                 ours, theirs = target.read(name), opened.read(name)
                 digest.update(f"{name} {theirs.dtype} {theirs.shape}\n".encode())
-                digest.update(_bytes(theirs).data)
+                digest.update(bytes_of(theirs).data)
                 if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
                     kinds = f"{theirs.dtype} {theirs.shape}, not {ours.dtype} {ours.shape}"
                     problems.append(f"{name} is {kinds}")
                 elif not same_bytes(ours, theirs):
                     problems.append(f"{name} has other values")
     return problems, digest.hexdigest(), len(target.infos)
-
-
-def same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two arrays of the same shape and dtype have the same bits."""
-    return bool(np.array_equal(_bytes(one), _bytes(other)))
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """The bytes of an array in C order, copied only if it is in another order."""
-    return contiguous(array).reshape(-1).view(np.uint8)
 
 
 def _present(lines: list[Any], given: Given) -> list[Any]:
@@ -263,18 +254,13 @@ def _unlike(path: Path, form: Format, given: Given, error: Exception) -> str:
 
 def _given(path: Path, opened: Any) -> Given:
     folder = path if path.is_dir() else path.parent
-    files = {}
-    for file in (folder / name for name in BESIDE):
-        if file.is_file():
-            try:
-                files[file.name] = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{file} is not JSON: {error}") from error
+    files = {name: beside(folder / name) for name in BESIDE}
     return Given(
         shapes={name: tuple(info.shape) for name, info in opened.tensors.items()},
         kind=opened.kind,
         config=opened.config,
-        files=files,
+        files={name: content for name, content in files.items() if content is not None},
+        folder=folder,
         metadata=opened.metadata or {},
     )
 

@@ -35,6 +35,16 @@ def panels(array: np.ndarray) -> Iterator[np.ndarray]:
         yield buffer[: len(part)]
 
 
+def same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of the same shape and dtype have the same bits."""
+    return bool(np.array_equal(bytes_of(one), bytes_of(other)))
+
+
+def bytes_of(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array in C order, copied only if it is in another order."""
+    return contiguous(array).reshape(-1).view(np.uint8)
+
+
 def _columns(array: np.ndarray) -> np.ndarray | None:
     """The same values in two axes, the second of which is not the contiguous one; else None."""
     if array.flags.c_contiguous or array.size < BLOCK * BLOCK:

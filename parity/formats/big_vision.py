@@ -17,6 +17,7 @@ from parity.formats.linen import CONV, attention, dense, norm, pooling
 from parity.formats.table import Rule, lines, our_shapes, stack
 from parity.rules import Arrays, Op
 from vit_spec import Header, ViTConfig
+from vit_spec.parameters import check_depth
 
 BLOCK = "params/Transformer/encoderblock_{i}"
 STACKED = "params/Transformer/encoderblock"
@@ -82,6 +83,7 @@ def config_from(is_stacked: bool) -> Callable[[Given], Header]:
         found = given.shapes
         where = f"{STACKED if is_stacked else BLOCK.format(i=0)}/{QUERY}"
         kernel = found[where]
+        check_depth(kernel[0] if is_stacked else 1, found, where="the npz file")
         depth = kernel[0] if is_stacked else depth_of(n for n in found if "encoderblock_" in n)
         base = ViTConfig(depth=depth, class_token_position=False)
         rules = scanned(base) if is_stacked else plain(base)

@@ -7,13 +7,16 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from parity.formats.attributes import Json
 from parity.formats.table import Line, Rule, lines, our_shapes
 from vit_spec import Header, Preprocessing, ViTConfig, parameters
 from vit_spec.parameters import Shapes
+from vit_spec.strict_json import shown
 
-Json = dict[str, Any]
+MOST_SHOWN = 6
 LAYER_SCALE = 1e-5
 """Initial value of a LayerScale whose file holds only the trained one; DeiT III's and DINOv2's."""
 RESAMPLED = ("pos_embed_interpolation", "pos_embed_antialias", "pos_embed_offset")
@@ -38,11 +41,7 @@ class Given:
     config: Json | None = None  # of config.json
     files: Mapping[str, Json] = field(default_factory=dict)  # other JSON beside it, by file name
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def preprocessor(self) -> Json | None:
-        """Of preprocessor_config.json."""
-        return self.files.get("preprocessor_config.json")
+    folder: Path = Path()  # of the JSON files, for messages
 
     @property
     def model_type(self) -> Any:
@@ -104,11 +103,13 @@ def unlisted(
     """
     known = set(handled)
     odd = [
-        f"{name} {value!r}"
+        f"{shown(name)[1:-1]} {shown(value)}"
         for name, value in config.items()
         if name not in known
         and not (name in ignored and (ignored[name] is ... or value in ignored[name]))
     ]
+    if len(odd) > MOST_SHOWN:
+        odd[MOST_SHOWN:] = [f"and {len(odd) - MOST_SHOWN} more"]
     if odd:
         raise ValueError(
             f"{where} has attributes that may change the function and that no rule reads: "
@@ -180,7 +181,7 @@ def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = 
     return fields | _positions(shapes, fields, sizes, where)
 
 
-def shown(table: Iterable[Line], found: Shapes, config: ViTConfig) -> Json:
+def head_and_image(table: Iterable[Line], found: Shapes, config: ViTConfig) -> Json:
     """What tensors say of the head and of the image, whose patches are those of `config`."""
     names = ("cls_token", "dist_token", "pos_embed", "head.weight", "head.bias")
     shapes = our_shapes([line for line in table if set(line.ours) & set(names)], found)

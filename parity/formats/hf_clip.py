@@ -6,6 +6,7 @@ The projection is our head, without a bias. Of a whole CLIPModel the vision towe
 from dataclasses import replace
 
 from parity.formats import huggingface as hf
+from parity.formats.attributes import OBJECT, checked
 from parity.formats.format import Format, Given, Json
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules, parts, reshaped
@@ -79,8 +80,9 @@ def vision(given: Given) -> Given:
     config = given.config or {}
     if "vision_config" not in config:
         return given
-    inner = {k: v for k, v in config["vision_config"].items() if k != "model_type"}
-    return replace(given, config=inner | {"model_type": f"{config['model_type']}_vision_model"})
+    said = checked(config, {"vision_config": OBJECT}, where=given.folder / "config.json")
+    inner = {k: v for k, v in said.get("vision_config", {}).items() if k != "model_type"}
+    return replace(given, config=inner | {"model_type": f"{given.model_type}_vision_model"})
 
 
 def config_from(given: Given) -> Header:

@@ -7,6 +7,22 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from parity.formats.attributes import (
+    COUNT,
+    EPSILON,
+    FLAG,
+    NAMES,
+    NUMBER,
+    NUMBERS,
+    RATE,
+    RATIO,
+    SIDES,
+    SIZE,
+    TEXT,
+    WHOLE,
+    checked,
+    one_of,
+)
 from parity.formats.format import RESAMPLED, Given, Json, needed, unlisted
 from parity.formats.table import Rule, modules, parts
 from vit_spec import Header, Preprocessing, ViTConfig
@@ -30,6 +46,21 @@ IGNORED: Json = {  # attribute: the values under which it says nothing; ...: any
     "is_encoder_decoder": [False], "add_cross_attention": [False], "use_bfloat16": [False],
     "tie_word_embeddings": ..., "torchscript": ..., "pruned_heads": [{}], "is_decoder": [False],
 }  # fmt: skip
+KINDS = {
+    "model_type": TEXT, "hidden_size": WHOLE, "num_hidden_layers": WHOLE,
+    "num_attention_heads": WHOLE, "num_channels": WHOLE, "intermediate_size": WHOLE,
+    "image_size": SIDES, "patch_size": SIDES, "hidden_dropout_prob": RATE,
+    "drop_path_rate": RATE, "layer_norm_eps": EPSILON, "qkv_bias": FLAG, "use_swiglu_ffn": FLAG,
+    "vision_use_head": FLAG, "apply_layernorm": FLAG, "use_mask_token": FLAG,
+    "pooler_output_size": WHOLE, "pooler_act": TEXT, "mlp_ratio": RATIO,
+    "layerscale_value": NUMBER, "num_register_tokens": COUNT, "projection_dim": COUNT,
+    "hidden_act": one_of(ACTIVATIONS), "id2label": NAMES,
+}  # fmt: skip
+PREPROCESSOR = {
+    "size": SIZE, "crop_size": SIZE, "do_center_crop": FLAG, "do_normalize": FLAG,
+    "image_mean": NUMBERS, "image_std": NUMBERS,
+}  # fmt: skip
+PREPROCESSOR_FILE = "preprocessor_config.json"
 SIZES = {
     "hidden_size": "width",
     "num_hidden_layers": "depth",
@@ -60,14 +91,12 @@ def read(
     config = needed(given.config, ("model_type",), where=where)
     defaults = SIZES_DEFAULT | defaults
     unlisted(config, defaults, IGNORED | (ignored or {}), where=f"the config.json of {where}")
-    attributes = defaults | {k: v for k, v in config.items() if v is not None}
+    attributes = defaults | checked(config, KINDS, where=given.folder / "config.json")
     return attributes, {ours: attributes[theirs] for theirs, ours in SIZES.items()}
 
 
 def activation(value: Any) -> Any:
     """Our name of `hidden_act`."""
-    if value not in ACTIVATIONS:
-        raise ValueError(f"hidden_act {value!r} is none of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[value]
 
 
@@ -101,16 +130,12 @@ def labels_to(header: Header) -> Json:
 
 def preprocessing_from(given: Given, default: Preprocessing) -> Preprocessing:
     """What preprocessor_config.json says, or the default of the format without one."""
-    p = given.preprocessor
-    if p is None:
+    if PREPROCESSOR_FILE not in given.files:
         return default
+    kinds = PREPROCESSOR | {"resample": one_of(tuple(range(len(RESAMPLE))))}
+    p = checked(given.files[PREPROCESSOR_FILE], kinds, where=given.folder / PREPROCESSOR_FILE)
     size = p.get("size", 224)
     resample = p.get("resample", RESAMPLE.index(default.interpolation))
-    if not isinstance(resample, int) or not 0 <= resample < len(RESAMPLE):
-        raise ValueError(
-            f"resample {resample!r} of preprocessor_config.json is none of 0 to 3: "
-            f"{', '.join(RESAMPLE)}"
-        )
     crop = p.get("crop_size") if p.get("do_center_crop") else None
     squash = not (isinstance(size, dict) and "shortest_edge" in size)
     resized, kept = _side(size), _side(crop if crop is not None else size)
@@ -126,7 +151,7 @@ def preprocessing_from(given: Given, default: Preprocessing) -> Preprocessing:
 
 def images(given: Given) -> Preprocessing | None:
     """What preprocessor_config.json says, if there is one."""
-    return preprocessing_from(given, Preprocessing()) if given.preprocessor else None
+    return preprocessing_from(given, Preprocessing()) if PREPROCESSOR_FILE in given.files else None
 
 
 def preprocessing_to(header: Header) -> Json:
@@ -175,5 +200,5 @@ def bert_blocks(layers: str, norms: tuple[str, str], mlp: dict[str, str]) -> lis
 
 def _side(size: Any) -> int:
     if isinstance(size, dict):
-        return int(size.get("shortest_edge") or size.get("height") or 0)
-    return int(size if isinstance(size, int) else size[0])
+        return size["shortest_edge" if "shortest_edge" in size else "height"]
+    return size if isinstance(size, int) else size[0]

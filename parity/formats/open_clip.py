@@ -6,12 +6,26 @@ Of a checkpoint of both towers the visual one is read, and written alone. Layer 
 
 from typing import Any
 
+from parity.formats.attributes import (
+    EPSILON,
+    FLAG,
+    NUMBER,
+    NUMBERS,
+    OBJECT,
+    RATIO,
+    SIDES,
+    TEXT,
+    WHOLE,
+    checked,
+    one_of,
+)
 from parity.formats.format import Format, Given, Json, Unsaid, inferred, unlisted
 from parity.formats.hf_clip import DEFAULT
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules, reshaped
 from parity.rules import permute
 from vit_spec import Header, Preprocessing, ViTConfig
+from vit_spec.preprocessing import INTERPOLATIONS
 
 EPS = 1e-5
 CONFIG = "open_clip_config.json"
@@ -25,6 +39,16 @@ IGNORED: Json = {
     "patch_dropout": ..., "output_tokens": ..., "input_patchnorm": [False], "eos_token_id": ...,
     "global_average_pool": [False], "attentional_pool": [False], "final_ln_after_pool": [False],
     "pos_embed_type": ["learnable"], "timm_model_name": [None], "act_kwargs": [None, {}],
+}  # fmt: skip
+
+
+KINDS = {
+    "image_size": SIDES, "layers": WHOLE, "width": WHOLE, "patch_size": WHOLE, "head_width": WHOLE,
+    "mlp_ratio": RATIO, "ls_init_value": NUMBER, "pool_type": TEXT, "no_ln_pre": FLAG,
+    "norm_kwargs": OBJECT,
+}  # fmt: skip
+PREPROCESS = {
+    "mean": NUMBERS, "std": NUMBERS, "resize_mode": TEXT, "interpolation": one_of(INTERPOLATIONS),
 }  # fmt: skip
 
 
@@ -67,12 +91,17 @@ def config_from(given: Given) -> Header:
             f"there is no {CONFIG} beside the file, so its activation is not known (OpenAI has "
             "quick_gelu, most others gelu): give a config by model='config.json'"
         )
-    model = content["model_cfg"]
-    unlisted(model.get("vision_cfg", {}), TOWER, IGNORED, where=f"vision_cfg of {CONFIG}")
-    tower = TOWER | model.get("vision_cfg", {})
+    where = given.folder / CONFIG
+    content = checked(content, {"model_cfg": OBJECT, "preprocess_cfg": OBJECT}, where=where)
+    model = checked(
+        content.get("model_cfg", {}), {"vision_cfg": OBJECT, "quick_gelu": FLAG}, where=where
+    )
+    said = model.get("vision_cfg", {})
+    unlisted(said, TOWER, IGNORED, where=f"vision_cfg of {CONFIG}")
+    tower = TOWER | checked(said, KINDS, where=where)
     if tower["pool_type"] != "tok":
         raise ValueError(f"pool_type {tower['pool_type']!r} of {CONFIG}: only 'tok' is known")
-    norms = tower["norm_kwargs"] or {}
+    norms = checked(tower["norm_kwargs"] or {}, {"eps": EPSILON}, where=where)
     unlisted(norms, ("eps",), {}, where=f"norm_kwargs of {CONFIG}")
     width = given.shapes["visual.conv1.weight"][0]
     fields = inferred(
@@ -88,13 +117,14 @@ def config_from(given: Given) -> Header:
             "layer_scale": tower["ls_init_value"],
         }
     )
-    return Header(config=config, preprocessing=_preprocessing(content.get("preprocess_cfg") or {}))
+    return Header(config=config, preprocessing=images(given) or DEFAULT)
 
 
 def images(given: Given) -> Preprocessing | None:
     """What open_clip_config.json says, if it does."""
-    content = (given.files.get(CONFIG) or {}).get("preprocess_cfg")
-    return _preprocessing(content) if content else None
+    content, where = given.files.get(CONFIG) or {}, given.folder / CONFIG
+    said = checked(content, {"preprocess_cfg": OBJECT}, where=where).get("preprocess_cfg")
+    return _preprocessing(checked(said, PREPROCESS, where=where)) if said else None
 
 
 def config_to(header: Header) -> dict[str, Json]:

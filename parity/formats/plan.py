@@ -1,7 +1,7 @@
 """A conversion tensor by tensor: what a target tensor needs is read, reshaped and handed over."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,10 +12,15 @@ Read = Callable[[str], np.ndarray]
 
 
 class Reader:
-    """Arrays under other names; one line of the table is held at a time."""
+    """Arrays under other names; one line of the table is held at a time.
 
-    def __init__(self, table: Sequence[Line], read: Read, *, inward: bool):
-        self._read = read
+    All tensors of a line are widened to the dtype that `kinds`, of `dtypes`, gives for it.
+    """
+
+    def __init__(
+        self, table: Sequence[Line], read: Read, kinds: Mapping[str, np.dtype], *, inward: bool
+    ):
+        self._read, self._kinds = read, kinds
         self._inward = inward
         self._line = {
             name: line for line in table for name in (line.ours if inward else line.theirs)
@@ -29,15 +34,27 @@ class Reader:
             self._held = (None, {})  # free it before the next is read
             sources, names = (line.theirs, line.ours) if self._inward else (line.ours, line.theirs)
             apply = line.op.to_torch if self._inward else line.op.to_jax
-            arrays = apply(tuple(self._read(source) for source in sources))
+            kind = self._kinds[name]
+            arrays = apply(tuple(self._read(s).astype(kind, copy=False) for s in sources))
             self._held = (line, dict(zip(names, arrays, strict=True)))
         return self._held[1][name]
 
 
-def check_inward(table: Sequence[Line], ours: Shapes, found: Shapes, *, where: str) -> None:
-    """Raises `ValueError` if a file has other tensors than a table, all in one message."""
+def check_inward(
+    table: Sequence[Line],
+    ours: Shapes,
+    found: Shapes,
+    *,
+    where: str,
+    kinds: Mapping[str, np.dtype] | None = None,
+) -> None:
+    """Raises `ValueError` if a file has other tensors than a table, all in one message.
+
+    `kinds`, if given, are the dtypes of `found`, which must be of floating point.
+    """
     _once(table, ours)
-    check_shapes(their_shapes(table, ours), found, where=where)
+    names = {name: kind.name for name, kind in (kinds or {}).items()}
+    check_shapes(their_shapes(table, ours), found, where=where, dtypes=names)
 
 
 def order(source: Sequence[Line] | None, target: Sequence[Line] | None, ours: Shapes) -> list[str]:
@@ -52,12 +69,33 @@ def order(source: Sequence[Line] | None, target: Sequence[Line] | None, ours: Sh
 
 
 def dtypes(table: Sequence[Line], given: Mapping[str, np.dtype], *, inward: bool) -> dict:
-    """The dtype of each tensor of the other side: that of the first tensor it is made of."""
+    """The dtype of each tensor of the other side: the narrowest that holds its line's exactly."""
     usual = next(iter(given.values()))
     return {
-        name: next((given[n] for n in (line.theirs if inward else line.ours)), usual)
+        name: common(given[n] for n in sources) if sources else usual
         for line in table
-        for name in (line.ours if inward else line.theirs)
+        for sources, names in [(line.theirs, line.ours) if inward else (line.ours, line.theirs)]
+        for name in names
+    }
+
+
+def common(kinds: Iterable[np.dtype]) -> np.dtype:
+    """The narrowest dtype of floating point that holds all values of several exactly."""
+    found = list(dict.fromkeys(kinds))
+    return found[0] if len(found) == 1 else np.dtype("f8" if np.dtype("f8") in found else "f4")
+
+
+def widened(
+    table: Sequence[Line], given: Mapping[str, np.dtype], *, inward: bool
+) -> dict[str, np.dtype]:
+    """The tensors that are read in a wider dtype than their own, and that dtype."""
+    return {
+        name: kind
+        for line in table
+        for names in [line.theirs if inward else line.ours]
+        for name in names
+        for kind in [common(given[n] for n in names)]
+        if given[name] != kind
     }
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity.formats.format import RESAMPLED, Format, Given, Json, Unsaid, shown
+from parity.containers.files import BrokenFile
+from parity.formats.format import RESAMPLED, Format, Given, Json, Unsaid, head_and_image
 from parity.formats.table import Line, Rule, lines
 from vit_spec import Header, Preprocessing, ViTConfig, checkpoint
 from vit_spec.parameters import Shapes
+from vit_spec.strict_json import shown
 from vit_spec.variants import get_if_no_path
 
 
@@ -67,14 +69,14 @@ def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[He
     Raises `Unsaid` if neither it nor `model` says which model it is, and `ValueError` with all
     fields in which they contradict each other.
     """
-    untold, images = set(form.untold(given)), form.images(given)
     try:
-        said = form.config_from(given)
+        said = _own(form, given, where=where)
         told = said.config.to_dict()
     except Unsaid as error:
         if model is None:
-            raise Unsaid(f"{where}: {error}", error.told) from error
+            raise
         said, told = None, error.told
+    untold, images = set(form.untold(given)), form.images(given)
     if model is None and said is not None:
         return said, _assumed(form, said, untold, images)
     labels, usual = (said.labels, said.preprocessing) if said else (None, form.usual)
@@ -94,6 +96,28 @@ def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[He
     if images is None and not isinstance(model, Header):
         notes += _assumed(form, header, set(), None)
     return header, notes
+
+
+def _own(form: Format, given: Given, *, where: str) -> Header:
+    """What a checkpoint says of itself. Raises `ValueError` and `Unsaid` naming it."""
+    if empty := [name for name, shape in given.shapes.items() if 0 in shape]:
+        raise ValueError(
+            f"{where} ({form.name}): {shown(empty[0])} has shape {given.shapes[empty[0]]}, and no "
+            "tensor of a model is empty; convert or download it again"
+        )
+    try:
+        return form.config_from(given)
+    except BrokenFile:
+        raise
+    except Unsaid as error:
+        raise Unsaid(f"{where}: {error}", error.told) from error
+    except ValueError as error:
+        raise ValueError(f"{where} ({form.name}): {error}") from error
+    except (LookupError, ArithmeticError) as error:  # a tensor without the axis that says a size
+        raise ValueError(
+            f"{where} is not of the format {form.name}: a tensor that says a size is missing or "
+            f"has other axes ({type(error).__name__}: {shown(str(error))}); say which format it has"
+        ) from error
 
 
 def agreed(own: Header, model: Model, *, where: str) -> Header:
@@ -177,8 +201,8 @@ def _followed(config: ViTConfig, table: Iterable[Line], found: Shapes, told: Jso
     """A variant with the head and the image size that the source says, or that its tensors show."""
     seen = told
     if not told.keys() >= set(FOLLOWED):
-        with contextlib.suppress(ValueError):  # tensors of another model: they are listed later
-            seen = shown(table, found, config) | told
+        with contextlib.suppress(ValueError, IndexError):  # of another model: listed later
+            seen = head_and_image(table, found, config) | told
     return config.replace(**{name: seen[name] for name in FOLLOWED if name in seen})
 
 

@@ -121,7 +121,11 @@ def our_shapes(table: Iterable[Line], found: Shapes) -> Shapes:
     shapes: Shapes = {}
     for line in table:
         if all(name in found for name in line.theirs):
-            arrays = line.op.to_torch(tuple(np.empty(found[n], np.int8) for n in line.theirs))
+            try:
+                arrays = line.op.to_torch(tuple(np.empty(found[n], np.int8) for n in line.theirs))
+            except (ValueError, IndexError) as error:  # other axes than the operation's
+                said = ", ".join(f"{n} {found[n]}" for n in line.theirs[:3])
+                raise ValueError(f"{said} cannot become {line.ours[0]} ({error})") from error
             shapes |= {n: a.shape for n, a in zip(line.ours, arrays, strict=True)}
     return shapes
 

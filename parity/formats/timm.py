@@ -5,6 +5,22 @@ Source: `save_config_for_hf` in `timm/models/_hub.py`: architecture, model_args,
 
 from typing import Any
 
+from parity.formats.attributes import (
+    COUNT,
+    FLAG,
+    IMAGE,
+    NUMBER,
+    NUMBERS,
+    OBJECT,
+    RATE,
+    SHARE,
+    SIDES,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    checked,
+    one_of,
+)
 from parity.formats.format import (
     ELSEWHERE,
     Format,
@@ -20,7 +36,9 @@ from parity.formats.table import Rule
 from parity.formats.timm_names import facts
 from vit_spec import Header, Preprocessing, ViTConfig, parameters
 from vit_spec.preprocessing import INTERPOLATIONS
+from vit_spec.strict_json import shown
 
+CROPS = ("center", "squash")
 POOLS = {"token": "token", "avg": "mean", "map": "map"}
 ARGUMENTS = {  # model_args: ours
     "img_size": "image_size", "patch_size": "patch_size", "in_chans": "in_channels",
@@ -28,6 +46,19 @@ ARGUMENTS = {  # model_args: ours
     "qkv_bias": "qkv_bias", "qk_norm": "qk_norm", "init_values": "layer_scale",
     "class_token": "class_token", "reg_tokens": "num_registers", "fc_norm": "fc_norm",
     "drop_path_rate": "drop_path",
+}  # fmt: skip
+KINDS = {
+    "img_size": SIDES, "patch_size": SIDES, "in_chans": WHOLE, "num_classes": COUNT,
+    "embed_dim": WHOLE, "depth": WHOLE, "num_heads": WHOLE, "qkv_bias": FLAG, "qk_norm": FLAG,
+    "init_values": NUMBER, "class_token": FLAG, "reg_tokens": COUNT, "fc_norm": FLAG,
+    "drop_path_rate": RATE, "global_pool": TEXT, "act_layer": TEXT,
+}  # fmt: skip
+PRETRAINED = {
+    "input_size": IMAGE, "pool": TEXT, "label_names": TEXTS, "crop_mode": one_of(CROPS),
+    "interpolation": one_of(INTERPOLATIONS), "mean": NUMBERS, "std": NUMBERS, "crop_pct": SHARE,
+}  # fmt: skip
+CONFIG = {
+    "architecture": TEXT, "pretrained_cfg": OBJECT, "model_args": OBJECT, "global_pool": TEXT,
 }  # fmt: skip
 IGNORED: Json = {  # said by shapes too, or about training
     "mlp_ratio": ..., "no_embed_class": ..., "dynamic_img_size": ..., "strict_img_size": ...,
@@ -54,32 +85,34 @@ def table(config: ViTConfig) -> list[Rule]:
 def config_from(given: Given) -> Header:
     """Shapes first, then what the architecture's name, its arguments and the pooling say."""
     config = needed(given.config, ("architecture",), where="a timm checkpoint")
-    pretrained = config.get("pretrained_cfg") or config
-    arguments = config.get("model_args") or {}
-    stated = [arguments.get("img_size"), (pretrained.get("input_size") or ())[1:]]
+    where = given.folder / "config.json"
+    config = checked(config, CONFIG | PRETRAINED, where=where)
+    pretrained = checked(config.get("pretrained_cfg") or config, PRETRAINED, where=where)
+    arguments = checked(config.get("model_args", {}), KINDS, where=where)
+    stated = [arguments.get("img_size"), pretrained.get("input_size", ())[1:]]
     sizes = [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in stated if s]
     unlisted(
         arguments, {*ARGUMENTS, "global_pool", "act_layer"}, IGNORED, where="timm's model_args"
     )
     pool = arguments.get("global_pool") or config.get("global_pool") or pretrained.get("pool")
-    said = {ARGUMENTS[k]: v for k, v in arguments.items() if k in ARGUMENTS and v is not None}
+    said = {ARGUMENTS[k]: v for k, v in arguments.items() if k in ARGUMENTS}
     said = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
     if pool in POOLS:
         said["pool"] = POOLS[pool]
     elif pool:
-        raise ValueError(f"global_pool {pool!r} is none of {', '.join(POOLS)}")
+        raise ValueError(f"global_pool {shown(pool)} is none of {', '.join(POOLS)}")
     if "act_layer" in arguments:
         said["activation"] = arguments["act_layer"]
     try:
         fields = fields_of(given.shapes, where="a timm checkpoint", sizes=sizes)
-        fields = facts(str(config["architecture"]), fields["width"]) | fields
+        fields = facts(config["architecture"], fields["width"]) | fields
     except Unsaid as error:
         raise Unsaid(str(error), said) from error
     labels = config.get("label_names") or pretrained.get("label_names")
     return Header(
         config=ViTConfig.from_dict(fields | said),
         preprocessing=_preprocessing(pretrained),
-        labels=tuple(labels) if isinstance(labels, list) else None,
+        labels=tuple(labels) if labels else None,
     )
 
 
@@ -93,6 +126,7 @@ def untold(given: Given) -> set[str]:
 def images(given: Given) -> Preprocessing | None:
     """What the pretrained_cfg says, if it does."""
     pretrained = (given.config or {}).get("pretrained_cfg") or given.config or {}
+    pretrained = checked(pretrained, PRETRAINED, where=given.folder / "config.json")
     return _preprocessing(pretrained) if "mean" in pretrained else None
 
 
@@ -170,18 +204,12 @@ def _clashes(config: ViTConfig) -> list[str]:
 
 
 def _preprocessing(pretrained: Json) -> Preprocessing:
-    mode = pretrained.get("crop_mode", "center")
-    if mode not in ("center", "squash"):
-        raise ValueError(f"crop_mode {mode!r} is neither 'center' nor 'squash'")
-    kernel = pretrained.get("interpolation", "bicubic")
-    if kernel not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {kernel!r} is none of {', '.join(INTERPOLATIONS)}")
     return Preprocessing(
         mean=tuple(pretrained.get("mean", (0.5, 0.5, 0.5))),
         std=tuple(pretrained.get("std", (0.5, 0.5, 0.5))),
-        interpolation=kernel,
-        crop_fraction=pretrained.get("crop_pct") or 0.875,
-        squash=mode == "squash",
+        interpolation=pretrained.get("interpolation", "bicubic"),
+        crop_fraction=pretrained.get("crop_pct", 0.875),
+        squash=pretrained.get("crop_mode") == "squash",
     )
 
 

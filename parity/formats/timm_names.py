@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from parity.formats.format import Unsaid
+from vit_spec.strict_json import shown
 from vit_spec.variants import SIZES
 
 HEADS = {width: heads for _, width, _, heads, _ in SIZES.values()}  # else 64 channels each
@@ -29,7 +30,7 @@ def facts(name: str, width: int) -> dict[str, Any]:
     """
     if not re.match(r"(vit|deit|deit3|flexivit|test_vit)_?", name) or re.fullmatch(OTHER, name):
         raise Unsaid(
-            f"timm's {name} is not a plain ViT as this package has it, or not known to be: "
+            f"timm's {shown(name)} is not a plain ViT as this package has it, or not known to be: "
             "if it is, give a config of ours by model='config.json'"
         )
     heads = OWN_HEADS.get(name) or (

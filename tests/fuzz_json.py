@@ -1,0 +1,195 @@
+"""Damaged JSON beside good weights: `parity.inspect` and `parity.convert` refuse it, or it is read.
+
+`python -m tests.fuzz_json --inputs 20000` runs long; `test_formats_json.py` runs briefly.
+"""
+
+import argparse
+import json
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import parity
+from parity import containers
+from parity.containers.files import BrokenFile
+from parity.inputs import random_state
+from tests.fuzz_containers import SECONDS, Failure, mutated
+from vit_spec import Header, ViTConfig, checkpoint
+
+PLAIN = ViTConfig(
+    image_size=32, patch_size=16, width=64, depth=1, num_heads=1, mlp_width=128, num_classes=3
+)
+CLIP = {"patch_bias": False, "pre_norm": True, "head_bias": False, "norm_eps": 1e-5}
+DINOV2 = {"layer_scale": 0.1, "num_classes": 0}
+MODELS: dict[str, dict[str, Any]] = {  # format: a model that it holds, as changes of `PLAIN`
+    "vitwin": {},
+    "timm": {},
+    "hf_vit": {},
+    "hf_deit": {"distillation_token": True},
+    "hf_dinov2": DINOV2,
+    "hf_dinov2_with_registers": {"num_registers": 2, **DINOV2},
+    "hf_clip": CLIP,
+    "hf_siglip": {"class_token": False, "pool": "map", "num_classes": 0},
+    "hf_vitmae": {"num_classes": 0},
+    "hf_flax_vit": {},
+    "open_clip": CLIP,
+}
+ODD: tuple[Any, ...] = (
+    [], {}, None, True, False, 0, -1, 1, 2, 3, 7, 16, 224, 0.5, 3.5, -0.1, 1e-300, 1e300,
+    4_000_000, 30_000_000, 10**9, 2**31, 2**63, 10**400, "", "a", "224", "gelu", "\x1b[2J",
+    "x" * 5000,
+    [1], [224, 224], [1, 2, 3], [[1]], ["a"], [None], [0.5] * 3, [0.5] * 4, [16, "a"],
+    {"longest_edge": 384}, {"shortest_edge": 0}, {"height": 224}, {"height": "a", "width": []},
+    {"0": "a"}, {"a": 0}, {"-1": "b"},
+)  # fmt: skip
+RAW = (b"NaN", b"-Infinity", b"1e999", b'"\\ud800"', b"[" * 100_000, b'{"a":' * 2000, b"9" * 5000)
+HOLE = "\x00hole"
+
+
+def seeds(folder: Path) -> dict[str, Path]:
+    """A directory of every format that has JSON beside its weights; one in shards."""
+    found = {}
+    for format, changes in MODELS.items():
+        config, ours = PLAIN.replace(**changes), folder / f"{format} ours"
+        state = {n: a.astype(np.float32) for n, a in random_state(config, 0).items()}
+        labels = ("x", "y", "z")[: config.num_classes] or None
+        checkpoint.write(ours, Header(config=config, labels=labels), state)
+        found[format] = parity.convert(ours, folder / format, target=format, certificate=False)
+    shards = folder / "shards"
+    shards.mkdir()
+    (shards / "a.safetensors").write_bytes((found["timm"] / "model.safetensors").read_bytes())
+    (shards / "config.json").write_bytes((found["timm"] / "config.json").read_bytes())
+    with containers.opened(shards / "a.safetensors") as opened:
+        places = dict.fromkeys(opened.tensors, "a.safetensors")
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (shards / "model.safetensors.index.json").write_text(json.dumps(index))
+    return found | {"shards": shards}
+
+
+def damaged(text: bytes, choose: random.Random) -> bytes:
+    """The JSON with one to three odd values, or with damaged bytes."""
+    if choose.random() < 0.25:
+        return mutated(text, choose)
+    content = json.loads(text)
+    for _ in range(choose.choice((1, 1, 1, 2, 3))):
+        places = list(_places(content))
+        if not places:
+            break
+        node, key = choose.choice(places)
+        way = choose.randrange(8)
+        if way <= 4:
+            node[key] = deepcopy(choose.choice(ODD))
+        elif way == 5:
+            node[key] = HOLE
+        elif way == 6:
+            del node[key]
+        elif isinstance(node, dict):
+            other, name = choose.choice(places)
+            node[choose.choice((str(name), str(key) + "x"))] = deepcopy(other[name])
+        else:
+            node.insert(key, deepcopy(choose.choice(ODD)))
+    raw = json.dumps(content).encode()
+    return raw.replace(json.dumps(HOLE).encode(), choose.choice(RAW))
+
+
+def failure(folder: Path, whole: dict[str, np.ndarray]) -> Failure | None:
+    """What is wrong with how a directory is read, if anything; `whole` are its own weights."""
+    begin, back = time.process_time(), folder.with_name("back.safetensors")
+    try:
+        parity.inspect(folder)
+        parity.convert(folder, back, certificate=False)
+    except Exception as error:
+        if type(error) not in (ValueError, BrokenFile):
+            return type(error).__name__, str(error)[:500]
+        message = str(error)
+        plain = message.replace("\n", "").isprintable()
+        if str(folder) not in message or len(message) > 4000 or not plain:
+            return "message", message[:2000]
+        back = None
+    if (seconds := time.process_time() - begin) > SECONDS:
+        return "slow", f"{seconds:.2f} s"
+    if back is not None:
+        found = checkpoint.read_tensors(back)
+        other = [n for n in whole if n not in found or found[n].tobytes() != whole[n].tobytes()]
+        if other:
+            return "weights", ", ".join(other)[:500]
+    return None
+
+
+class Run:
+    """A folder with all seeds, of which one file at a time is damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folders = seeds(folder)
+        self.whole = {}
+        for name, path in self.folders.items():
+            back = parity.convert(path, folder / "back.safetensors", certificate=False)
+            self.whole[name] = checkpoint.read_tensors(back)
+        self.files = [(n, f) for n, p in self.folders.items() for f in sorted(p.glob("*.json"))]
+
+    def failure(self, name: str, file: Path, choose: random.Random) -> Failure | None:
+        """What is wrong with how one damaged file is taken."""
+        text = file.read_bytes()
+        try:
+            file.write_bytes(damaged(text, choose))
+            return failure(self.folders[name], self.whole[name])
+        finally:
+            file.write_bytes(text)
+
+
+def _places(node: Any) -> list[tuple[Any, Any]]:
+    """Every container and key in a JSON value."""
+    found, waiting = [], [node]
+    while waiting:
+        node = waiting.pop()
+        keys = list(node) if isinstance(node, dict) else range(len(node))
+        found += [(node, key) for key in keys]
+        waiting += [node[key] for key in keys if isinstance(node[key], dict | list)]
+    return found
+
+
+def main() -> int:
+    """Runs the given number of inputs, prints the figures; 1 if there were failures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=480, help="stop after this time")
+    parser.add_argument("--keep", type=Path, help="a folder for the inputs that fail")
+    options = parser.parse_args()
+    counts, shown, begin = Counter(), 0, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for i in range(options.inputs):
+            if time.monotonic() - begin > options.seconds:
+                break
+            name, file = run.files[i % len(run.files)]
+            found = run.failure(name, file, random.Random(f"{options.seed} {i}"))
+            counts["inputs"] += 1
+            if found is None:
+                continue
+            counts["failures"] += 1
+            counts[f"{name} {file.name}: {found[0]}"] += 1
+            if options.keep:
+                choose = random.Random(f"{options.seed} {i}")
+                options.keep.mkdir(parents=True, exist_ok=True)
+                kept = options.keep / f"{options.seed}-{i}-{name}-{file.name}"
+                kept.write_bytes(damaged(file.read_bytes(), choose))
+            if shown < 20:
+                shown += 1
+                print(f"{options.seed} {i} {name}: {found[0]}: {found[1]}", file=sys.stderr)
+        more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"{time.monotonic() - begin:.0f} s, {more / 1000:.0f} MB more at most", dict(counts))
+    return 1 if counts["failures"] or more > 200_000 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
