@@ -33,9 +33,10 @@ def compared(
 ) -> dict[str, Any]:
     """Reads the target back, compares it with the source, and returns the certificate.
 
-    Its `same_bits` is false where a dtype had to be widened; the values are the same. Its
-    `state_sha256` is of the target's own names. Its `remarks` are `notes` and, of formats of
-    others, what the target does otherwise where its outputs at the native size are the same.
+    Its `same_bits` is false where a dtype had to be widened, which keeps the values, and where two
+    tensors become their sum. Its `state_sha256` is of the target's own names. Its `remarks` are
+    `notes` and, of formats of others, these changes and what the target does otherwise where its
+    outputs at the native size are the same.
 
     Args:
         formats: of source and target.
@@ -102,16 +103,24 @@ def _remarks(src: Path, header: Header, source: str, format: str) -> list[str]:
 
 
 def _changes(src: Path, formats: tuple[str, str], header: Header) -> list[str]:
-    """How the bits of the target are not those of the source, where its values are the same."""
+    """How the bits of the target are not those of the source, where it computes the same."""
     with foreign.opened_as(src, formats[0], header) as source:
-        found = {**source.widened, **foreign.planned(source, formats[1]).widened}
-    if not found:
-        return []
-    some = [f"{name} to {kind}" for name, kind in list(found.items())[:3]]
-    return [
-        f"{len(found)} tensors are widened, without loss, as the target joins them with wider "
-        f"ones: {', '.join(some)}{', ...' if len(found) > 3 else ''}"
-    ]
+        target = foreign.planned(source, formats[1])
+        wide = {**source.widened, **target.widened}
+        summed = list(dict.fromkeys([*source.summed(), *target.summed()]))
+    found = []
+    if wide:
+        some = [f"{name} to {kind}" for name, kind in list(wide.items())[:3]]
+        found.append(
+            f"{len(wide)} tensors are widened, without loss, as the target joins them with wider "
+            f"ones: {', '.join(some)}{', ...' if len(wide) > 3 else ''}"
+        )
+    if summed:
+        found.append(
+            f"the target has sums of values of {', '.join(summed)}, rounded to their dtype: no way "
+            "back takes them apart again"
+        )
+    return found
 
 
 class Tensors(Mapping[str, np.ndarray]):

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Source:
     lines: list[Any] | None  # of the table, None for our own format
     notes: list[str] = field(default_factory=list)  # what the checkpoint does not say itself
     widened: Mapping[str, np.dtype] = field(default_factory=dict)  # of what is read, the dtype
+    summed: Callable[[], list[str]] = list  # of what is read, see `Reader`
 
 
 def weights_file(path: Path) -> Path:
@@ -120,13 +121,15 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
                 raise
             raise ValueError(_unlike(path, form, given, error)) from error
         kinds = dtypes(lines, found, inward=True)
+        read = Reader(lines, lambda name: opened.read(places[name]), kinds, inward=True)
         yield Source(
             header=header,
             dtypes=kinds,
-            read=Reader(lines, lambda name: opened.read(places[name]), kinds, inward=True),
+            read=read,
             lines=lines,
             notes=notes,
             widened=widened(lines, found, inward=True),
+            summed=read.summed,
         )
 
 
@@ -137,6 +140,7 @@ class Target:
     infos: dict[str, Any]  # containers.Info
     read: Read
     widened: Mapping[str, np.dtype] = field(default_factory=dict)  # of ours
+    summed: Callable[[], list[str]] = list  # of ours
 
 
 def planned(source: Source, format: str) -> Target:
@@ -152,11 +156,11 @@ def planned(source: Source, format: str) -> Target:
     theirs = their_shapes(lines, ours)
     check_inward(lines, ours, theirs, where=format)
     kinds = dtypes(lines, source.dtypes, inward=False)
-    read = source.read if held == config else _positioned(source.read)
-    target = _target(
-        kinds, theirs, Reader(lines, read, kinds, inward=False), order(source.lines, lines, ours)
-    )
-    return replace(target, widened=widened(lines, source.dtypes, inward=False))
+    given = source.read if held == config else _positioned(source.read)
+    read = Reader(lines, given, kinds, inward=False)
+    target = _target(kinds, theirs, read, order(source.lines, lines, ours))
+    found = widened(lines, source.dtypes, inward=False)
+    return replace(target, widened=found, summed=read.summed)
 
 
 def write(dst: Path, format: str, source: Source) -> None:

@@ -14,8 +14,8 @@ from parity.formats.augreg import SQUASHED
 from parity.formats.format import ELSEWHERE, Format, Given, Unsaid, depth_of, fields_of
 from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm, pooling
-from parity.formats.table import Rule, lines, our_shapes, stack
-from parity.rules import Arrays, Op
+from parity.formats.table import Rule, Sum, lines, our_shapes, stack
+from parity.rules import Arrays
 from vit_spec import Header, ViTConfig
 from vit_spec.parameters import check_depth
 
@@ -72,7 +72,7 @@ def _unfold(arrays: Arrays) -> Arrays:
     return token, np.concatenate([np.zeros_like(token), positions], axis=1)
 
 
-folded = Op(_unfold, _fold)
+folded = Sum(_unfold, _fold, adds=_fold)
 """The class token with its position added. The way in gives it position 0."""
 
 

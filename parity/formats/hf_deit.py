@@ -11,8 +11,8 @@ from parity.formats import hf_vit
 from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json
 from parity.formats.limits import cannot
-from parity.formats.table import Rule, modules
-from parity.rules import Arrays, Op
+from parity.formats.table import Rule, Sum, modules
+from parity.rules import Arrays
 from vit_spec import Header, Preprocessing, ViTConfig
 
 PREFIX, ONE_HEAD = "deit.", "classifier"
@@ -38,7 +38,7 @@ def _to_theirs(arrays: Arrays) -> Arrays:
     return token, np.concatenate(parts, axis=1)
 
 
-folded = Op(_to_ours, _to_theirs)
+folded = Sum(_to_ours, _to_theirs, adds=_to_ours)
 """A second token with a position, to a register without one."""
 
 

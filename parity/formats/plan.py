@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from parity.formats.table import Line, their_shapes
+from parity.containers.blocks import same_bytes
+from parity.formats.table import Line, Sum, their_shapes
 from vit_spec.parameters import Shapes, check_shapes
 
 Read = Callable[[str], np.ndarray]
@@ -38,6 +39,18 @@ class Reader:
             arrays = apply(tuple(self._read(s).astype(kind, copy=False) for s in sources))
             self._held = (line, dict(zip(names, arrays, strict=True)))
         return self._held[1][name]
+
+    def summed(self) -> list[str]:
+        """What is read and added to another array, so that no way back gives it again."""
+        found = []
+        for line in dict.fromkeys(self._line.values()):
+            sources, apply, undo = line.ours, line.op.to_jax, line.op.to_torch
+            if self._inward:
+                sources, apply, undo = line.theirs, undo, apply
+            if isinstance(line.op, Sum) and apply is line.op.adds:
+                arrays = tuple(self._read(name).astype("f8") for name in sources)
+                found += [] if all(map(same_bytes, arrays, undo(apply(arrays)))) else sources
+        return found
 
 
 def check_inward(

@@ -19,6 +19,13 @@ split = fused(same)
 
 
 @dataclass(frozen=True)
+class Sum(Op):
+    """An operation that adds arrays one way, after which they cannot be told apart."""
+
+    adds: Callable[[Arrays], Arrays]  # that way
+
+
+@dataclass(frozen=True)
 class Rule:
     """One line of a table: our names, their names, and what makes ours of theirs.
 

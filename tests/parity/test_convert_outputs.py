@@ -24,8 +24,8 @@ def ours(tmp_path):
     return tmp_path / "ours"
 
 
-def record(target):
-    return json.loads(beside(target).read_text())["outputs"]
+def record(target, part="outputs"):
+    return json.loads(beside(target).read_text())[part]
 
 
 @pytest.mark.parametrize("format", ["timm", "hf_vit", "safetensors", "torchvision"])
@@ -46,6 +46,11 @@ def test_a_folded_target_is_compared_by_what_it_says_of_itself(tmp_path):
     found = record(target)
     assert found["verdict"] == "PASS" and found["folded"]
     assert found["largest_gap"] < found["bound"] < 2e-6  # of float32: the sum was rounded
+    assert record(target, "same_bits") is False
+    assert "sums of values of cls_token, pos_embed, rounded" in record(target, "remarks")[-1]
+    back = parity.convert(target, tmp_path / "back")
+    again = parity.convert(back, tmp_path / "again.npz", target="big_vision")
+    assert record(back, "same_bits") is record(again, "same_bits") is True  # of zeros
 
 
 def test_outputs_that_differ_exit_with_1_and_are_recorded(ours, tmp_path, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """Formats of transformers, against its own models: in, compared, out, loaded strictly, compared."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,8 @@ def test_hf_deit_without_a_teacher(tmp_path, capsys, matrix):
     check_transformers(oracle, x, expected, "hf_deit", tmp_path, capsys, matrix, folds=True)
     again = parity.convert(tmp_path / "again", tmp_path / "once_more", target="hf_deit")
     assert_same_bits(tmp_path / "back", again)  # folded once, it stays
+    for path, same in (("ours", False), ("again", True), ("once_more", True)):
+        assert json.loads((tmp_path / path / "parity.json").read_text())["same_bits"] is same
 
 
 def test_a_classifier_of_class_token_and_mean_is_refused(tmp_path):
