@@ -96,7 +96,7 @@ class Recipe:
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again to save memory."""
     scan: bool = False
-    """Run the blocks as one compiled loop: compiles in constant time whatever the depth."""
+    """Run the blocks as one compiled loop: depth hardly changes what XLA has to compile."""
     attention: Literal["xla", "cudnn"] = "xla"
     """Attention kernel; `cudnn` needs an NVIDIA GPU and bfloat16."""
     mesh: MeshShape = field(default_factory=MeshShape)
