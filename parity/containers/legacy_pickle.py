@@ -4,6 +4,8 @@ import pickletools
 from io import BytesIO
 
 from parity.containers.files import BrokenFile, File
+from parity.containers.rehearsal import Rehearsal, UnboundedError
+from vit_spec.strict_json import shown
 
 LONGEST = 32_000_000
 MOST_STEPS = 300_000  # of a pickle; a tensor takes 33
@@ -30,6 +32,11 @@ def check_claims(file: File) -> None:
                     _check(file, last)
                 if opcode.name not in NOTED:
                     last = [*last[-2:], (opcode.name, argument)]
+        stream.seek(0)
+        for _ in range(5):
+            Rehearsal(stream).load()
+    except UnboundedError as error:
+        raise unsafe(file, str(error)) from error
     except BrokenFile:
         raise
     except Exception as error:  # genops raises several kinds for damaged pickles
@@ -40,14 +47,25 @@ def check_length(file: File, offset: int, count: int) -> None:
     """Raises `BrokenFile` for a pickle at `offset` that takes too many steps to read."""
     if count > LONGEST:
         raise file.broken(f"a pickle of {count} bytes is more than the {LONGEST} allowed", PLAIN)
+    content = file.read(offset, count)
     try:
-        for step, _ in enumerate(pickletools.genops(file.read(offset, count))):
+        for step, _ in enumerate(pickletools.genops(content)):
             if step >= MOST_STEPS:
                 raise too_long(file)
+        Rehearsal(BytesIO(content)).load()
+    except UnboundedError as error:
+        raise unsafe(file, str(error)) from error
     except BrokenFile:
         raise
     except Exception as error:  # genops raises several kinds for damaged pickles
         raise file.broken(f"its pickle is damaged ({str(error)[:120]})", AGAIN) from error
+
+
+def unsafe(file: File, name: str) -> BrokenFile:
+    """The error for a pickle that calls anything but what rebuilds tensors."""
+    return file.broken(
+        f"it holds {shown(name)}, which could run code or take all memory when it is loaded", PLAIN
+    )
 
 
 def too_long(file: File) -> BrokenFile:

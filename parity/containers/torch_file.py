@@ -17,6 +17,7 @@ from parity.containers.container import Container, left_out
 from parity.containers.files import File, broken, frozen
 from parity.containers.info import DTYPES, MOST_TENSORS, Info
 from parity.containers.legacy_pickle import AGAIN, PLAIN, check_claims, check_length
+from parity.containers.legacy_pickle import unsafe as refused
 from parity.containers.zip_directory import STORED, Member, members
 from vit_spec.strict_json import shown
 
@@ -113,9 +114,7 @@ def _load(file: File, *, mapped: bool) -> dict[Any, Any]:
             )
             if unsafe is None:
                 raise file.broken(f"its pickle is damaged ({_line(error)})", AGAIN) from error
-            raise file.broken(
-                f"it holds {shown(unsafe[1])}, which could run code when it is loaded", PLAIN
-            ) from error
+            raise refused(file, unsafe[1]) from error
         except Exception as error:  # torch raises any kind for damaged files
             raise file.broken(f"torch.load refuses it ({_line(error)})", AGAIN) from error
     if not isinstance(loaded, dict):
@@ -179,10 +178,11 @@ def _info(file: File, name: str, tensor: Any) -> Info:
     """Raises `BrokenFile` for what is no plain tensor, or larger than the file."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     if (
-        str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu"
+        str(tensor.layout) != "torch.strided" or tensor.is_nested or tensor.device.type != "cpu"
         or tensor.is_quantized or dtype not in DTYPES
     ):  # fmt: skip
-        what = f"{tensor.layout} {dtype} on {tensor.device}"
+        layout = "nested" if tensor.is_nested else tensor.layout
+        what = f"{layout} {dtype} on {tensor.device}"
         raise file.broken(f"{shown(name)} is {what}, not a plain tensor", PLAIN)
     try:
         info = Info.of(dtype, tuple(tensor.shape))

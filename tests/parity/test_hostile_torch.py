@@ -1,13 +1,17 @@
 """Hostile and damaged pickles: refused by name, before memory is taken, and no code is run."""
 
 import argparse
+import codecs
+import collections
 import os
 import pickle
 import struct
+import warnings
 
 import pytest
 import torch
 
+from parity import containers
 from parity.containers.info import MOST_TENSORS
 from parity.containers.legacy_pickle import MOST_STEPS
 from tests.parity.hostile_files import TERA, archive, refused
@@ -36,12 +40,55 @@ def test_pickles_run_no_code(tmp_path, monkeypatch, zipped):
     refused(tmp_path / "a.pth", "plain pickle")
 
 
+class Call:
+    """Calls what `weights_only` allows."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+REPEATED = torch.zeros(1, dtype=torch.uint8).expand(2**40)
+BOMBS = {
+    "bytearray": Call(bytearray, 2 * 10**9),
+    "Counter": Call(collections.Counter, REPEATED),
+    "set": Call(set, REPEATED),
+    "OrderedDict": Call(collections.OrderedDict, torch.zeros(1, 1).expand(2**40, 2)),
+    "encode": Call(codecs.encode, Call(codecs.encode, b"1", "hex"), "hex"),
+    "Size": Call(torch.Size, REPEATED),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", BOMBS)
+def test_calls_without_bound_are_refused_before_they_are_made(tmp_path, name, zipped):
+    saved = {"w": torch.zeros(2), "more": BOMBS[name]}
+    torch.save(saved, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    refused(tmp_path / "a.pth", f"it holds .*{name}.*take all memory")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_training_keeps_beside_its_weights_is_no_bomb(tmp_path, zipped):
+    w = torch.nn.Parameter(torch.ones(2))
+    extra = {"size": w.shape, "steps": collections.Counter([3, 3]), "names": {"a"}, "d": w.dtype}
+    settings = argparse.Namespace(lr=1.0, device=torch.device("cpu"))
+    saved = {"model": collections.OrderedDict(w=w), "args": settings, **extra}
+    torch.save(saved, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    with containers.opened(tmp_path / "a.pth") as opened:
+        assert opened.read("w").tolist() == [1, 1]
+
+
 def test_torch_claims(tmp_path):
     path = tmp_path / "a.pth"
     torch.save({"w": torch.zeros(1).expand(TERA)}, path)
     refused(path, "more than the .* bytes of the file")
     torch.save({"w": torch.zeros(3).to_sparse()}, path)
     refused(path, "torch.sparse_coo float32 on cpu, not a plain tensor")
+    with warnings.catch_warnings(action="ignore"):  # a prototype, says PyTorch
+        torch.save({"w": torch.nested.nested_tensor([torch.zeros(1), torch.zeros(2)])}, path)
+    refused(path, "nested float32 on cpu, not a plain tensor")
     torch.save([torch.zeros(1)], path)
     refused(path, "holds list, not a dict")
     torch.save({(1, 2): torch.zeros(1)}, path)
