@@ -65,8 +65,8 @@ def parser() -> argparse.ArgumentParser:
     conversion.add_argument(
         "dst",
         metavar="DST",
-        help="what is there is replaced only if a conversion to this format wrote it, or if it is "
-        "one file of tensors of the same kind",
+        help="what is there is replaced only if its certificate says that a conversion to this "
+        "format wrote it",
     )
     conversion.add_argument(
         "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from content"

@@ -71,8 +71,7 @@ def convert(
         src: a directory or a file of one of `FORMATS`, or `hf://ORG/NAME[@REVISION][/FILE]`; of a
             run that is not finished, `RUN/checkpoints/STEP`.
         dst: a directory or a file, as the format has it. What is there is replaced, in one step,
-            if a conversion to the same format wrote it (`parity.targets`), or if it is one file of
-            tensors of the same kind.
+            if its certificate says that a conversion to that format wrote it (`parity.targets`).
         source: a format's name; None: told from the content.
         target: a format's name; None: `vitwin` for a directory, `safetensors` for such a file.
         model: what a file is that does not say so itself: a config, a variant's name, or the path

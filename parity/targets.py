@@ -40,8 +40,8 @@ def check_replaceable(dst: Path, format: str) -> None:
     """Raises `FileExistsError` if there is something that no conversion to `format` wrote.
 
     A directory is replaced if it is empty, or has the certificate of a conversion to that format,
-    weights that are still those, and no file of others. A file is replaced by one of its kind,
-    unless it belongs to a directory with a `config.json`.
+    weights that are still those, and no file of others; a file, if it is of the same kind and as
+    the certificate beside it says.
     """
     if dst.is_dir():
         found = _of_directory(dst, format)
@@ -105,7 +105,16 @@ def _of_file(dst: Path, format: str) -> str:
     if found != kind(format):
         what = f"a file of {found}" if found else "no file of tensors"
         return f"{dst} is {what}, and {format} is one of {kind(format)}"
-    return "" if certificate_file.beside(dst).is_file() else _of_folder(dst)
+    if not certificate_file.beside(dst).is_file():
+        return _of_folder(dst) or f"{dst} has no certificate of a conversion beside it"
+    try:
+        record = certificate_file.read(certificate_file.beside(dst))
+    except ValueError as error:
+        return str(error)
+    if record["kind"] != "conversion":
+        return f"{dst} has a certificate of something else than a conversion"
+    changed = sha256(dst) not in record["target"]["sha256"].values()
+    return f"{dst} is not as it was converted" if changed else ""
 
 
 def _of_folder(dst: Path) -> str:

@@ -80,9 +80,20 @@ def an_archive(place, other):
     place.with_suffix(".npz").rename(place)
 
 
+def a_file_of_mine(place, other):
+    parity.convert(other, place, target="safetensors", certificate=False)
+
+
+def a_changed_file(place, other):
+    parity.convert(other, place, target="safetensors")
+    place.write_bytes(place.read_bytes()[:-1] + b"\7")
+
+
 @pytest.mark.parametrize(
     ("there", "target", "message"),
     [
+        (a_file_of_mine, "safetensors", "has no certificate of a conversion beside it"),
+        (a_changed_file, "safetensors", "is not as it was converted"),
         (a_run, "vitwin", "a directory with checkpoints, config.json, metrics.jsonl, model.saf"),
         (a_run, "safetensors", "is a directory, and safetensors is one file"),
         (
