@@ -39,7 +39,11 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--html", metavar="FILE", help="write the report as a page")
 
     verification = commands.add_parser("verify", help="repeat what a certificate records")
-    verification.add_argument("certificate", metavar="CERTIFICATE")
+    verification.add_argument(
+        "certificate",
+        metavar="CERTIFICATE",
+        help="of `parity check --json`, or what `parity convert` wrote",
+    )
     verification.add_argument(
         "--model", metavar="NAME|DIR|FILE", help="default: what the certificate names"
     )

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from parity.containers.names import BESIDE, SUFFIXES
 from vit_spec.checkpoint import CONFIG, WEIGHTS, replacing
 from vit_spec.training_state import TRAINING
 
 FORMAT = "parity certificate 1"
-PARTS = {"weights": WEIGHTS, "config": CONFIG, "training": TRAINING}
-"""The files of a directory. A plain file is `weights`."""
+PARTS = {"weights": WEIGHTS, "config": CONFIG, "training": TRAINING} | {n: n for n in BESIDE}
+"""The files of a checkpoint, in its folder. A plain file is `weights`."""
 IN_DIRECTORY, SUFFIX = "parity.json", ".parity.json"
 
 Schema = Any  # a type, a tuple of types, [schema of each element], or {key: schema}
@@ -92,7 +93,7 @@ def beside(output: str | os.PathLike[str]) -> Path:
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a certificate; of a directory, the certificate of its conversion.
+    """The content of a certificate; of a directory or file of tensors, that of its conversion.
 
     Raises `FileNotFoundError`, or `ValueError` if it is not JSON, has another format, lacks
     entries, has entries of another type (all in one message), or contradicts itself.
@@ -117,11 +118,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def located(path: str | os.PathLike[str]) -> Path:
-    """The file of a certificate, which a directory may hold."""
+    """The file of a certificate, which lies in a directory or beside a file of tensors."""
     path = Path(path)
-    file = path / IN_DIRECTORY if path.is_dir() else path
+    converted = path.is_dir() or path.suffix in SUFFIXES
+    file = beside(path) if converted else path
     if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist")
+        way = (
+            f": {path} has no certificate of a conversion: give what `parity convert` wrote, or "
+            "the FILE of `parity check --json FILE`"
+        )
+        raise FileNotFoundError(f"{file} does not exist{way if converted else ''}")
     return file
 
 
@@ -154,11 +160,15 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
             if part not in PARTS:
                 yield f"it has files {part!r}: known are {', '.join(PARTS)}"
         yield from _problems(tensors, dict.fromkeys(tensors, int), "tensors")
+        yield from _gap_problems(content.get("outputs"), "outputs")
         return
     failures = sum(row["failures"] for row in content["levels"])
     passed = bool(content["levels"]) and not failures
     if content["verdict"] != ("PASS" if passed else "FAIL"):
         yield f"its verdict is {content['verdict']!r} with {failures} failures in its levels"
+    for index, row in enumerate(content["levels"]):
+        told = {"verdict": "FAIL" if row["failures"] else "PASS"}
+        yield from _gap_problems(row | told, f"levels[{index}]")
     for name in ("model", "against"):
         reference = content["arguments"][name]
         if reference is None:
@@ -168,3 +178,14 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
             yield f"arguments.{name}.kind is {kind!r}"
         elif kind != "config" and not isinstance(reference.get("name"), str):
             yield f"it lacks arguments.{name}.name"
+
+
+def _gap_problems(record: Any, where: str) -> Iterator[str]:
+    """A largest gap that does not pass in a record that says so."""
+    if not isinstance(record, dict) or record.get("verdict") != "PASS":
+        return
+    if problems := list(_problems(record, {"largest_gap": NUMBER, "bound": NUMBER}, where)):
+        yield from problems
+    elif not float(record["largest_gap"]) <= float(record["bound"]):
+        gap, bound = record["largest_gap"], record["bound"]
+        yield f"{where}.largest_gap {gap} passes and is over its bound {bound}"

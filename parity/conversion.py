@@ -11,6 +11,7 @@ from parity import containers, foreign, orbax
 from parity.certificate import sha256
 from parity.certificate_file import FORMAT, PARTS
 from parity.containers.blocks import same_bytes
+from parity.containers.names import BESIDE
 from parity.environment import now, versions
 from parity.formats import FOREIGN
 from parity.formats.kept import lost
@@ -49,7 +50,7 @@ def compared(
     if set(formats) <= set(foreign.OURS):
         parts = {"weights", "training"} if training else {"weights"}
         problems, found, counts = _same_names(src, at, parts)
-        changed, more, files = [], {"remarks": notes}, parts | {"config"}
+        changed, more, files = [], {"remarks": notes}, parts
     else:
         problems, found, count = foreign.compared(src, at, formats, header)
         counts, files = {"weights": count}, {"weights"}
@@ -172,11 +173,17 @@ def file_of(path: Path, part: str) -> Path:
         return path / orbax.SEAL
     if part == "weights" and path.is_dir() and not (path / PARTS[part]).is_file():
         return foreign.weights_file(path)
-    return path / PARTS[part] if path.is_dir() else path
+    if part == "weights" and not path.is_dir():
+        return path
+    return (path if path.is_dir() else path.parent) / PARTS[part]
 
 
 def _files(path: Path, kind: str, parts: set[str], place: Path) -> dict[str, Any]:
-    """The entry of a checkpoint at `path`, whose place is or will be `place`."""
-    names = [p for p in PARTS if p in parts] if path.is_dir() else ["weights"]
+    """The entry of a checkpoint at `path`, whose place is or will be `place`.
+
+    It has the digests of `parts` and of the JSON files that the format reads.
+    """
+    said = ("config", *BESIDE) if kind in FOREIGN else ("config",) if path.is_dir() else ()
+    names = [p for p in PARTS if p in parts or (p in said and file_of(path, p).is_file())]
     digests = {part: sha256(file_of(path, part)) for part in names}
     return {"path": place.as_posix(), "format": kind, "sha256": digests}

@@ -40,7 +40,7 @@ def check_replaceable(dst: Path, format: str) -> None:
     """Raises `FileExistsError` if there is something that no conversion to `format` wrote.
 
     A directory is replaced if it is empty, or has the certificate of a conversion to that format,
-    weights that are still those, and no file of others; a file, if it is of the same kind and as
+    files that are still those, and no file of others; a file, if it is of the same kind and as
     the certificate beside it says.
     """
     if dst.is_dir():

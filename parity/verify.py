@@ -62,7 +62,7 @@ def verify(
     """Repeats the check of a certificate, or compares the files of a conversion again.
 
     Args:
-        path: the certificate, or the directory that a conversion wrote.
+        path: the certificate, or the directory or file that a conversion wrote.
         model: None: the model that the certificate names. Of a conversion: the target.
         against: the same for what it was compared with. Of a conversion: the source.
         progress: as in `parity.check`.
@@ -164,33 +164,51 @@ def _conversion(path: Path, content: dict[str, Any], model: Any, against: Any) -
     for place, option in ((target, "--model DIR|FILE"), (source, "--against DIR|FILE")):
         if not place.exists():
             raise FileNotFoundError(f"{place}, which {path} is of, is gone: give {option}")
-    changes: list[Change] = []
-    for name, place in (("source", source), ("target", target)):
-        for part, recorded in content[name]["sha256"].items():
-            file = file_of(place, part)
-            found = sha256(file) if file.is_file() else NONE
-            changes += _changed(f"{name}.{part}.sha256", recorded, found, matters=True)
+    header, found = _header_of(path, content), None
+    changes = [
+        *_file_changes("source", content, source),
+        *_file_changes("target", content, target),
+    ]
+    try:
+        changes += _tensor_changes(content, source, target, header)
+        if content.get("outputs", {}).get("verdict", outputs.NONE) != outputs.NONE:
+            formats = (content["source"]["format"], content["target"]["format"])
+            found = outputs.again(source, target, formats, header)
+            old, new = content["outputs"]["verdict"], found["verdict"]
+            changes += _changed("outputs.verdict", old, new, matters=new == outputs.FAIL)
+    except (ValueError, OSError):
+        if not changes:
+            raise
+        changes += _changed("contents", "compared", "no longer comparable", matters=True)
+    changes += _entries("versions", content["versions"], versions(PACKAGES))
+    return Verification(path=str(path), recorded=content, changes=tuple(changes), outputs=found)
+
+
+def _file_changes(side: str, content: dict[str, Any], place: Path) -> Iterator[Change]:
+    """Differences of the files of the source or the target."""
+    for part, recorded in content[side]["sha256"].items():
+        file = file_of(place, part)
+        found = sha256(file) if file.is_file() else NONE
+        yield from _changed(f"{side}.{part}.sha256", recorded, found, matters=True)
+
+
+def _tensor_changes(
+    content: dict[str, Any], source: Path, target: Path, header: Header
+) -> Iterator[Change]:
+    """Differences of the target's tensors from the source's, and from those of the certificate."""
     formats = (content["source"]["format"], content["target"]["format"])
     if not set(formats) <= set(foreign.OURS):
-        header = Header.from_json(content.get("header", ""), where=f"the header of {path}")
         problems, digested, _ = foreign.compared(source, target, formats, header)
-        changes += _changed("state_sha256", content["state_sha256"], digested, matters=True)
-        changes += _changed("tensors.weights", "", some(problems), matters=True)
-    for part in content["tensors"] if set(formats) <= set(foreign.OURS) else ():
+        yield from _changed("state_sha256", content["state_sha256"], digested, matters=True)
+        yield from _changed("tensors.weights", "", some(problems), matters=True)
+        return
+    for part in content["tensors"]:
         with reading(source, part) as ours, reading(target, part) as theirs:
             if part == "weights":
                 recorded = content["state_sha256"]
-                changes += _changed("state_sha256", recorded, digest(theirs), matters=True)
+                yield from _changed("state_sha256", recorded, digest(theirs), matters=True)
             problems = differences(ours, theirs)
-        changes += _changed(f"tensors.{part}", "", some(problems), matters=True)
-    changes += _entries("versions", content["versions"], versions(PACKAGES))
-    found = None
-    if content.get("outputs", {}).get("verdict", outputs.NONE) != outputs.NONE:
-        header = _header_of(path, content)
-        found = outputs.again(source, target, formats, header)
-        old, new = content["outputs"]["verdict"], found["verdict"]
-        changes += _changed("outputs.verdict", old, new, matters=new == outputs.FAIL)
-    return Verification(path=str(path), recorded=content, changes=tuple(changes), outputs=found)
+        yield from _changed(f"tensors.{part}", "", some(problems), matters=True)
 
 
 def _header_of(path: Path, content: dict[str, Any]) -> Header:

@@ -112,10 +112,11 @@ def test_another_config_for_the_same_weights_is_a_mismatch(recorded, pair, tiny,
         (lambda c: c["arguments"].update(steps="many"), "steps 'many' must be a whole number"),
         (lambda c: c["arguments"].update(level="all"), "unknown level 'all'"),
         (lambda c: c["levels"][0].update(bound="big"), "levels[0].bound 'big' must be a number"),
+        (lambda c: c["levels"][1].update(largest_gap=1), "levels[1].largest_gap 1 passes and"),
         (lambda c: c.update(verdict="FAIL"), "verdict is 'FAIL' with 0 failures"),
         (lambda c: c["arguments"]["model"].update(name="gone"), "is gone: give --model"),
     ],
-    ids=["format", "kind", "missing", "type", "level", "number", "verdict", "model"],
+    ids=["format", "kind", "missing", "type", "level", "number", "gap", "verdict", "model"],
 )
 def test_a_damaged_certificate_exits_with_2_and_names_the_problem(
     recorded, change, message, capsys
@@ -246,6 +247,7 @@ def test_a_conversion_is_certified_beside_its_output(directory, tiny, capsys):
     assert content["tensors"] == {"weights": len(checkpoint.read(directory)[1])}
     assert content["source"]["sha256"].keys() == {"weights", "config"}
     assert main(["verify", "plain.safetensors.parity.json"]) == 0
+    assert main(["verify", "plain.safetensors"]) == 0
     assert "tensors bit for bit the same" in capsys.readouterr().out
     parity.convert("plain.safetensors", "again", model=tiny)
     assert vit_torch.load("again").config == tiny
