@@ -195,6 +195,7 @@ def inspect(path: str | os.PathLike[str]) -> Summary:
             with containers.opened(path) as opened:
                 kinds = {n: (info.dtype, tuple(info.shape)) for n, info in opened.tensors.items()}
             return Summary(path=path, format=kind, header=None, tensors=kinds, notes=(str(error),))
+    foreign.check_links(path)
     try:
         header = checkpoint.read_header(path)
     except ValueError:

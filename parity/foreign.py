@@ -12,14 +12,14 @@ import numpy as np
 
 from parity import containers, orbax, targets
 from parity.containers.blocks import bytes_of, same_bytes
-from parity.containers.files import beside
+from parity.containers.files import beside, check_link
 from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
 from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widened
 from parity.formats.said import Model, agreed, of_ours, settled
 from parity.formats.table import their_shapes
-from vit_spec import Header, checkpoint, parameters
+from vit_spec import Header, checkpoint, parameters, training_state
 from vit_spec.parameters import Shapes, check_shapes, check_size
 
 OURS = ("vitwin", "safetensors")
@@ -79,6 +79,13 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def check_links(path: Path) -> None:
+    """Raises `BrokenFile` for a link that leads out of a directory of ours."""
+    if path.is_dir():
+        for name in (checkpoint.CONFIG, checkpoint.WEIGHTS, training_state.TRAINING):
+            check_link(path / name)
+
+
 @contextlib.contextmanager
 def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
     """A checkpoint as ours. `model` is what `model=` says, for what the checkpoint does not.
@@ -94,6 +101,7 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
         yield Source(header=header, dtypes=found, read=state.__getitem__, lines=None)
         return
     if format in OURS:
+        check_links(path)
         header, notes = of_ours(path, model)
         with containers.opened(checkpoint.weights_file(path)) as opened:
             shapes = {name: tuple(info.shape) for name, info in opened.tensors.items()}

@@ -1,10 +1,12 @@
 """One step of a training run, `RUN/checkpoints/STEP`, as a source of a conversion.
 
-It is read whole, by Orbax, and its digests are compared. Only `train.py` writes it.
+It is read by Orbax, if its arrays fit the config, and its digests are compared. Only `train.py`
+writes it.
 """
 
 from pathlib import Path
 
+from parity.containers.files import check_link
 from vit_spec import Header
 from vit_spec.layout import State, to_torch_layout
 
@@ -19,7 +21,7 @@ def is_step(path: Path) -> bool:
 
 
 def read(path: Path) -> tuple[Header, State]:
-    """Header and weights in PyTorch's layout. Raises `ValueError` for damage."""
+    """Header and weights in PyTorch's layout. Raises `ValueError` for damage and for links."""
     if not is_step(path):
         raise ValueError(
             f"{path} is no step of a training run, which has the folders state and run: give "
@@ -31,5 +33,7 @@ def read(path: Path) -> tuple[Header, State]:
         raise ValueError(
             f"{path} is of Orbax, which needs {error.name}: pip install 'vitwin[jax,train]'"
         ) from error
+    for file in path.rglob("*"):
+        check_link(file)
     header, state = read_run_checkpoint(path)
     return header, to_torch_layout(state)

@@ -252,9 +252,12 @@ def _sealed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def unsealed(content: Any) -> dict[str, Any]:
     """The item `run`. Raises `DamageError` if it is not as written."""
-    if content["sha256"] != _sha256(content["body"]):
-        raise DamageError("its digest is not that of its content")
-    return content["body"]
+    body = content.get("body") if isinstance(content, dict) else None
+    if not isinstance(body, dict):
+        raise DamageError("has no content under a digest")
+    if content.get("sha256") != _sha256(body):
+        raise DamageError("has another digest than that of its content")
+    return body
 
 
 def _sha256(body: Any) -> str:

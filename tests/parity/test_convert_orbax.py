@@ -1,8 +1,10 @@
 """`parity convert` of one step of a training run, as train.py writes it."""
 
+import json
 import shutil
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 import parity
@@ -10,7 +12,10 @@ import train
 import vit_jax
 import vit_torch
 from parity.cli import main
+from parity.containers import BrokenFile
 from tests.twin_models import images
+from vit_jax import run_weights
+from vit_jax.checkpoints import _sealed
 
 MODEL = "--model.depth 1 --model.width 16 --model.num-heads 2 --model.mlp-width 16"
 STEPS = "--optim.total-steps 6 --optim.warmup-steps 1 --checkpoint.every 3"
@@ -56,6 +61,97 @@ def test_damage_is_named_and_nothing_written(run, tmp_path, capsys, how):
     said = capsys.readouterr().err
     assert str(step) in said and ("are not as saved" in said) == (how == "other weights")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def step(run, tmp_path, monkeypatch):
+    """A copy of a step whose parameters are files of zarr, and whose arrays must not be read."""
+    step = shutil.copytree(run / "checkpoints" / "3", tmp_path / "3")
+    state = run_weights.read_run_checkpoint(step)[1]
+    shutil.rmtree(step / "state")
+    ocp.PyTreeCheckpointer(use_ocdbt=False).save(step / "state", {"params": state})
+    monkeypatch.setattr(ocp.PyTreeCheckpointer, "restore", lambda *_, **__: pytest.fail("read"))
+    return step
+
+
+def edit(step, name, **changes):
+    """Lets the metadata of an array say something else."""
+    file = step / "state" / f"params.{name}" / ".zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_all_that_does_not_fit_the_config_is_named_before_an_array_is_read(step, capsys):
+    edit(step, "fc_norm.bias", shape=[300_000_000], chunks=[300_000_000])
+    edit(step, "head.bias", dtype="<i4")
+    tree = step / "state" / "_METADATA"
+    for old, new in (("pos_embed", "other"), ("head.kernel", "head.weight")):
+        tree.write_text(tree.read_text().replace(old, new))
+        (step / "state" / f"params.{old}").rename(step / "state" / f"params.{new}")
+    for command in (["convert", str(step), str(step.parent / "out")], ["inspect", str(step)]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        for line in (
+            f"{step} does not hold the tensors of its config (1 missing, 1 extra, 2 of another "
+            "shape, 1 of another dtype)",
+            "missing  pos_embed (1, 4, 16)", "extra    other (1, 4, 16)",
+            "fc_norm.bias is (300000000,), must be (16,)",
+            "head.weight is (16, 10), must be (10, 16)", "head.bias is int32, must be",
+        ):  # fmt: skip
+            assert line in said
+
+
+def test_pieces_larger_than_their_array_and_arrays_of_one_parameter_are_refused(step):
+    edit(step, "fc_norm.bias", chunks=[300_000_000])
+    with pytest.raises(ValueError, match=r"fc_norm.bias is \(16,\) in pieces of \(300000000,\)"):
+        parity.inspect(step)
+    tree = step / "state" / "_METADATA"
+    tree.write_text(tree.read_text().replace("fc_norm.bias", "fc_norm.weight"))
+    (step / "state" / "params.fc_norm.bias").rename(step / "state" / "params.fc_norm.weight")
+    with pytest.raises(ValueError, match=r"two arrays for fc_norm\.weight"):
+        parity.inspect(step)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "is list, not a JSON object"),
+        ("{", "is not JSON"),
+        ("{}", "has no content under a digest"),
+        ('{"body": [], "sha256": 1}', "has no content under a digest"),
+        ('{"body": {}, "sha256": 1}', "has another digest than"),
+        (json.dumps(_sealed({"header": []})), r"header \[\] must be an object"),
+        (json.dumps(_sealed({"header": {}})), "digests None must be an object"),
+    ],
+)
+def test_what_a_step_says_of_itself_is_checked_by_type(tmp_path, text, message):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metadata").write_text(text)
+    for read in (parity.inspect, run_weights.header_of):
+        with pytest.raises(ValueError, match=f"run/metadata:? {message}"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run", "state", "run/metadata"])
+def test_a_step_has_no_links_out_of_it(step, tmp_path, name):
+    (step / name).rename(tmp_path / "outside")
+    (step / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(BrokenFile, match="it is a link that leads out of its folder"):
+        parity.inspect(step)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "training.safetensors"])
+def test_a_directory_of_ours_has_no_links_out_of_it(run, tmp_path, name):
+    shutil.copytree(run, tmp_path / "a", ignore=shutil.ignore_patterns("checkpoints"))
+    (tmp_path / "a" / "training.safetensors").touch()
+    (tmp_path / "a" / name).rename(tmp_path / "outside")
+    (tmp_path / "a" / name).symlink_to(tmp_path / "outside")
+    for read in (
+        lambda path: parity.convert(path, tmp_path / "b", source="vitwin", target="timm"),
+        parity.inspect,
+    ):
+        with pytest.raises(BrokenFile, match=f"{name}: it is a link that leads out of its folder"):
+            read(tmp_path / "a")
 
 
 def test_it_is_no_target(tmp_path):
