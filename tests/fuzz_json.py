@@ -105,6 +105,7 @@ def failure(folder: Path, whole: dict[str, np.ndarray]) -> Failure | None:
     begin, back = time.process_time(), folder.with_name("back.safetensors")
     try:
         parity.inspect(folder)
+        back.unlink(missing_ok=True)
         parity.convert(folder, back, certificate=False)
     except Exception as error:
         if type(error) not in (ValueError, BrokenFile):
@@ -131,6 +132,7 @@ class Run:
         self.folders = seeds(folder)
         self.whole = {}
         for name, path in self.folders.items():
+            (folder / "back.safetensors").unlink(missing_ok=True)
             back = parity.convert(path, folder / "back.safetensors", certificate=False)
             self.whole[name] = checkpoint.read_tensors(back)
         self.files = [(n, f) for n, p in self.folders.items() for f in sorted(p.glob("*.json"))]
