@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
+from benchmarks._blocks import Block, plain
 from benchmarks._cases import DTYPES, Case
 from benchmarks._measured import Settings, measure
 
@@ -82,10 +83,10 @@ def run_cases(
     benchmark: str,
     cases: Iterable[Case],
     options: argparse.Namespace,
-    text: Callable[[Mapping[str, Any]], str],
+    tables: Callable[[Mapping[str, Any]], list[Block]],
     more: Callable[[Case, dict[str, Any]], None] | None = None,
 ) -> None:
-    """Measures one case after the other; prints each table and writes the file after each.
+    """Measures one case after the other; prints its `tables` and writes the file after each.
 
     `more` adds to what was found of a case.
     """
@@ -96,7 +97,8 @@ def run_cases(
         if more:
             more(case, result)
         found["cases"].append(result)
-        print(text(found | {"cases": [result]}) + "\n", flush=True)
+        shown = found | {"cases": [result]}
+        print(plain(shown, tables(shown)) + "\n", flush=True)
         save(found, file)
     if file:
         print(f"written to {file}")

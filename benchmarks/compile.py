@@ -111,11 +111,6 @@ def bars(record: Mapping[str, Any]) -> Bars:
     return "seconds of the first training step, compiling included", found
 
 
-def text(record: Mapping[str, Any]) -> str:
-    """What the terminal shows."""
-    return plain(record, tables(record))
-
-
 def described(asked: Sequence[Case]) -> str:
     """What the cases have in common."""
     first = asked[0]
@@ -141,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rounds.append(round_of(asked, options.contenders, **where))
         record["rows"] = summarized(rounds)
         save(record, file)
-    print(text(record))
+    print(plain(record, tables(record)))
     if file:
         print(f"\nwritten to {file}")
 

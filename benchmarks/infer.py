@@ -25,7 +25,6 @@ from benchmarks._blocks import (
     Block,
     Column,
     blocks,
-    plain,
     ratio_bars,
 )
 from benchmarks._cases import Case
@@ -87,11 +86,6 @@ def tables(record: Mapping[str, Any]) -> list[Block]:
 bars = ratio_bars
 
 
-def text(record: Mapping[str, Any]) -> str:
-    """What the terminal shows."""
-    return plain(record, tables(record))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints the tables and writes the JSON after every case."""
     found = with_timing(parser(__doc__, rounds=7))
@@ -103,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = cases(options.device, **chosen)
     if options.dtype:
         asked = [dataclasses.replace(case, dtype=options.dtype) for case in asked]
-    run_cases("infer", asked, options, text)
+    run_cases("infer", asked, options, tables)
 
 
 if __name__ == "__main__":

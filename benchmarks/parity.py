@@ -86,11 +86,6 @@ def bars(record: Mapping[str, Any]) -> Bars:
     return about, [(row["of"], row["ratios"][PLAIN[0]]) for row in rows]
 
 
-def text(record: Mapping[str, Any]) -> str:
-    """What the terminal shows."""
-    return plain(record, tables(record))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints the table and writes the JSON."""
     found = with_file(parser(__doc__, rounds=3))
@@ -105,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"measuring checks of {case}", flush=True)
     rows = measure(case, options)
     record = begun("parity", options) | {"case": f"{case}, {options.steps} steps", "rows": rows}
-    print(text(record))
+    print(plain(record, tables(record)))
     file = file_of("parity", options)
     save(record, file)
     if file:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine, compile, infer, train
+from benchmarks._blocks import plain
 from benchmarks._cases import Case
 from benchmarks._measured import Settings, measure, start
 from benchmarks._program import SHARED, begun, parser, save
@@ -102,14 +103,13 @@ class Suite:
         share = time.monotonic() + LARGEST_SHARE * self.options.budget
         settings = Settings(**chosen, apart=False, deadline=min(self.deadline, share))
         print(f"{self.deadline - time.monotonic():.0f} s left; measuring {item}", flush=True)
-        module = MODULES[item.benchmark]
         if item.benchmark == "compile":
             where: Any = {name: chosen[name] for name in ("device", "threads")}
             deadline = settings.deadline
             rows = compile.round_of([item.case], item.contenders, **where, deadline=deadline)
             record["round"] += rows
             record["rows"] = compile.summarized([record["round"]])
-            print(module.text(record) + "\n", flush=True)
+            print(plain(record, compile.tables(record)) + "\n", flush=True)
             return
         workers = self.ahead or start(item.contenders, settings)
         self.ahead = {}
@@ -119,7 +119,8 @@ class Suite:
             self.ahead = start(following.contenders, settings)
         found = measure(item.benchmark, item.case, item.contenders, settings, workers)
         record["cases"].append(found)
-        print(module.text(record | {"cases": [found]}) + "\n", flush=True)
+        shown = record | {"cases": [found]}
+        print(plain(shown, MODULES[item.benchmark].tables(shown)) + "\n", flush=True)
 
     def _record(self, item: Item) -> dict[str, Any]:
         if item.benchmark not in self.records:

@@ -29,7 +29,6 @@ from benchmarks._blocks import (
     Block,
     Column,
     blocks,
-    plain,
     ratio_bars,
 )
 from benchmarks._cases import Case
@@ -78,11 +77,6 @@ def tables(record: Mapping[str, Any]) -> list[Block]:
 bars = ratio_bars
 
 
-def text(record: Mapping[str, Any]) -> str:
-    """What the terminal shows."""
-    return plain(record, tables(record))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints the tables and writes the JSON after every case."""
     found = with_timing(parser(__doc__, rounds=7))
@@ -97,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = cases(options.device, models=options.models, tiny=options.tiny)
     asked = [dataclasses.replace(case, **changes) for case in asked]
     more = partial(_add_largest, options) if options.largest_batch else None
-    run_cases("train", asked, options, text, more)
+    run_cases("train", asked, options, tables, more)
 
 
 def _add_largest(options: argparse.Namespace, case: Case, found: dict[str, Any]) -> None:

@@ -72,21 +72,29 @@ def _of_directory(dst: Path, format: str) -> str:
 
 def _of_output(dst: Path, format: str, weights: str, names: list[str]) -> str:
     """The same of a directory that has a certificate."""
-    try:
-        record = certificate_file.read(dst)
-    except ValueError as error:
-        return str(error)
-    if record["kind"] != "conversion":
-        return f"{dst} has a certificate of something else than a conversion"
-    if record["target"]["format"] != format:
-        return f"{dst} is a directory of {record['target']['format']}"
-    recorded = {certificate_file.PARTS[p]: sha for p, sha in record["target"]["sha256"].items()}
+    digests, problem = _recorded(dst, format)
+    if problem:
+        return problem
+    recorded = {certificate_file.PARTS[part]: sha for part, sha in digests.items()}
     recorded[weights] = recorded.pop(WEIGHTS)
     own = {*recorded, CONFIG, *BESIDE, certificate_file.IN_DIRECTORY}
     if others := [name for name in names if name not in own]:
         return f"{dst} holds {_some(others)} beside the output of a conversion"
     changed = [name for name, digest in recorded.items() if _digest(dst / name) != digest]
     return f"{dst} is not as it was converted: {_some(changed)} changed" if changed else ""
+
+
+def _recorded(dst: Path, format: str) -> tuple[dict[str, str], str]:
+    """The digests in the certificate of a conversion to the format, or why it is none."""
+    try:
+        record = certificate_file.read(certificate_file.beside(dst))
+    except ValueError as error:
+        return {}, str(error)
+    if record["kind"] != "conversion":
+        return {}, f"{dst} has a certificate of something else than a conversion"
+    if record["target"]["format"] != format:
+        return {}, f"{dst} is of the format {record['target']['format']}"
+    return record["target"]["sha256"], ""
 
 
 def _digest(file: Path) -> str:
@@ -107,14 +115,9 @@ def _of_file(dst: Path, format: str) -> str:
         return f"{dst} is {what}, and {format} is one of {kind(format)}"
     if not certificate_file.beside(dst).is_file():
         return _of_folder(dst) or f"{dst} has no certificate of a conversion beside it"
-    try:
-        record = certificate_file.read(certificate_file.beside(dst))
-    except ValueError as error:
-        return str(error)
-    if record["kind"] != "conversion":
-        return f"{dst} has a certificate of something else than a conversion"
-    changed = sha256(dst) not in record["target"]["sha256"].values()
-    return f"{dst} is not as it was converted" if changed else ""
+    digests, problem = _recorded(dst, format)
+    changed = "" if _digest(dst) == digests.get("weights") else f"{dst} is not as it was converted"
+    return problem or changed
 
 
 def _of_folder(dst: Path) -> str:

@@ -16,8 +16,7 @@ import numpy as np
 from parity.containers.container import Container, left_out
 from parity.containers.files import File, broken, frozen
 from parity.containers.info import DTYPES, MOST_TENSORS, Info
-from parity.containers.legacy_pickle import AGAIN, PLAIN, check_claims, check_length
-from parity.containers.legacy_pickle import unsafe as refused
+from parity.containers.pickles import AGAIN, PLAIN, check_legacy, check_pickle, unsafe
 from parity.containers.zip_directory import STORED, Member, members
 from vit_spec.strict_json import shown
 
@@ -42,7 +41,7 @@ class TorchFile(Container):
         self._members = members(file) if file.read(0, 2) == b"PK" else None
         _check_members(file, self._members or [])
         if self._members is None:
-            check_claims(file)
+            check_legacy(file)
         loaded = _load(file, mapped=self._members is not None)
         entry, content = _entry(loaded)
         self._values: dict[str, torch.Tensor] = {}
@@ -86,7 +85,7 @@ def _check_members(file: File, found: list[Member]) -> None:
         if "/data/" not in member.name:
             file.check_crc(member.offset, member.size, member.crc, what)
         if member.name.endswith("/data.pkl"):
-            check_length(file, member.offset, member.size)
+            check_pickle(file, member.offset, member.size)
 
 
 def _torch(path: Path) -> Any:
@@ -109,12 +108,12 @@ def _load(file: File, *, mapped: bool) -> dict[Any, Any]:
         try:
             loaded = torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
         except pickle.UnpicklingError as error:
-            unsafe = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(
+            found = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(
                 r"whose module (\S+) is blocked", str(error)
             )
-            if unsafe is None:
+            if found is None:
                 raise file.broken(f"its pickle is damaged ({_line(error)})", AGAIN) from error
-            raise refused(file, unsafe[1]) from error
+            raise unsafe(file, found[1]) from error
         except Exception as error:  # torch raises any kind for damaged files
             raise file.broken(f"torch.load refuses it ({_line(error)})", AGAIN) from error
     if not isinstance(loaded, dict):

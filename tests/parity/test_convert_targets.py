@@ -106,7 +106,7 @@ def a_changed_file(place, other):
         (a_text, "hf_vit", "is a file, and hf_vit is a directory"),
         (a_text, "safetensors", "is no file of tensors, and safetensors is one of safetensors"),
         (an_archive, "safetensors", "is a file of npz, and safetensors is one of safetensors"),
-        (another_format, "hf_vit", "is a directory of timm"),
+        (another_format, "hf_vit", "is of the format timm"),
         (a_changed_output, "hf_vit", "not as it was converted: model.safetensors changed"),
         (an_output_with_more, "hf_vit", "holds notes.txt beside the output of a conversion"),
     ],

@@ -13,7 +13,7 @@ import torch
 
 from parity import containers
 from parity.containers.info import MOST_TENSORS
-from parity.containers.legacy_pickle import MOST_STEPS
+from parity.containers.pickles import MOST_STEPS
 from tests.parity.hostile_files import TERA, archive, refused
 
 

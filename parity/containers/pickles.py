@@ -1,4 +1,4 @@
-"""Checks what a PyTorch pickle claims and how long it is, without unpickling it."""
+"""Checks what a PyTorch pickle claims, calls and how long it is, without loading it."""
 
 import pickletools
 from io import BytesIO
@@ -15,49 +15,45 @@ AGAIN = "it is damaged: copy or download it again, or torch.save it again"
 PLAIN = "load it where you trust it and torch.save only a dict of its plain CPU tensors"
 
 
-def check_claims(file: File) -> None:
-    """Raises `BrokenFile` for a storage that claims more elements than the file has bytes.
+def check_legacy(file: File) -> None:
+    """`check_pickle` of the five pickles of a file from before PyTorch 1.6, and of their storages.
 
     A storage's id ends in the number of its elements and None, then the tuple is closed and used.
+    Raises `BrokenFile` for one that claims more elements than the file has bytes.
     """
-    stream, steps = BytesIO(file.read(0, min(file.size, LONGEST))), 0
+    _checked(file, file.read(0, min(file.size, LONGEST)), pickles=5, inside=True)
+
+
+def check_pickle(file: File, offset: int, count: int) -> None:
+    """Raises `BrokenFile` for a pickle that is damaged, takes too many steps to read, or calls what
+    has no bound."""
+    if count > LONGEST:
+        raise file.broken(f"a pickle of {count} bytes is more than the {LONGEST} allowed", PLAIN)
+    _checked(file, file.read(offset, count), pickles=1, inside=False)
+
+
+def _checked(file: File, content: bytes, *, pickles: int, inside: bool) -> None:
+    """`inside`: the elements of storages lie in the same file, behind the pickles."""
+    stream, steps = BytesIO(content), 0
     try:
-        for _ in range(5):  # magic number, version, system, content, keys of storages
+        for _ in range(pickles):
             last: list[tuple[str, object]] = []
             for opcode, argument, _ in pickletools.genops(stream):
                 steps += 1
                 if steps > MOST_STEPS:
-                    raise too_long(file)
-                if opcode.name == "BINPERSID":
+                    raise file.broken(f"its pickle has more than {MOST_STEPS} steps", PLAIN)
+                if inside and opcode.name == "BINPERSID":
                     _check(file, last)
                 if opcode.name not in NOTED:
                     last = [*last[-2:], (opcode.name, argument)]
         stream.seek(0)
-        for _ in range(5):
+        for _ in range(pickles):
             Rehearsal(stream).load()
     except UnboundedError as error:
         raise unsafe(file, str(error)) from error
     except BrokenFile:
         raise
-    except Exception as error:  # genops raises several kinds for damaged pickles
-        raise file.broken(f"its pickle is damaged ({str(error)[:120]})", AGAIN) from error
-
-
-def check_length(file: File, offset: int, count: int) -> None:
-    """Raises `BrokenFile` for a pickle at `offset` that takes too many steps to read."""
-    if count > LONGEST:
-        raise file.broken(f"a pickle of {count} bytes is more than the {LONGEST} allowed", PLAIN)
-    content = file.read(offset, count)
-    try:
-        for step, _ in enumerate(pickletools.genops(content)):
-            if step >= MOST_STEPS:
-                raise too_long(file)
-        Rehearsal(BytesIO(content)).load()
-    except UnboundedError as error:
-        raise unsafe(file, str(error)) from error
-    except BrokenFile:
-        raise
-    except Exception as error:  # genops raises several kinds for damaged pickles
+    except Exception as error:  # genops and Unpickler raise several kinds for damaged pickles
         raise file.broken(f"its pickle is damaged ({str(error)[:120]})", AGAIN) from error
 
 
@@ -66,11 +62,6 @@ def unsafe(file: File, name: str) -> BrokenFile:
     return file.broken(
         f"it holds {shown(name)}, which could run code or take all memory when it is loaded", PLAIN
     )
-
-
-def too_long(file: File) -> BrokenFile:
-    """The error for a pickle of too many steps."""
-    return file.broken(f"its pickle has more than {MOST_STEPS} steps", PLAIN)
 
 
 def _check(file: File, last: list[tuple[str, object]]) -> None:
