@@ -9,8 +9,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from parity.certificate import certificate
-from parity.convert import convert, inspect, read
+from parity.convert import convert, read
 from parity.findings import Cause, Diagnosis, Location
+from parity.inspection import inspect
 from parity.report import LEVELS, Gap, Report
 from parity.rules import Names, Rule, fused, heads, permute
 from parity.verify import Verification, verify

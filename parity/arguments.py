@@ -2,7 +2,7 @@
 
 import argparse
 
-from parity.convert import FORMATS, TARGETS
+from parity.convert import FORMATS
 from parity.report import LEVELS
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -76,12 +76,17 @@ def parser() -> argparse.ArgumentParser:
         "--from", dest="source", choices=FORMATS, help="format of SRC; default: told from content"
     )
     conversion.add_argument(
-        "--to", dest="target", choices=TARGETS, help="format of DST; default: told from the path"
+        "--to", dest="target", choices=FORMATS, help="format of DST; default: told from the path"
     )
     conversion.add_argument(
         "--model",
         metavar="NAME|FILE|DIR",
         help="variant, config.json or checkpoint directory, for a file without a config of its own",
+    )
+    conversion.add_argument(
+        "--max-shard-size",
+        metavar="SIZE",
+        help="write several files of up to SIZE, such as 5GB, and their index (transformers only)",
     )
     conversion.add_argument(
         "--no-certificate",

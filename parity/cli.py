@@ -15,7 +15,8 @@ from parity import conversion_outputs as outputs
 from parity.arguments import parser
 from parity.certificate import certificate
 from parity.certificate_file import beside, to_json, writable, write_text
-from parity.convert import FORMATS, converted, inspect
+from parity.convert import FORMATS, converted
+from parity.inspection import inspect
 from parity.memory import return_freed_memory
 from parity.verify import verify
 from vit_spec import count_parameters, get, variants
@@ -138,6 +139,7 @@ def _convert(options: argparse.Namespace) -> int:
         source=options.source,
         target=options.target,
         model=options.model,
+        max_shard_size=options.max_shard_size,
         certificate=options.certificate,
         verify=options.verify,
         note=note,
@@ -213,7 +215,8 @@ def _message(error: Exception) -> str:
 
 def _flags(text: str) -> str:
     """A message with the options of the command in place of Python's arguments."""
-    text = text.replace("verify=False", "--no-verify")
+    for name, flag in (("verify=False", "--no-verify"), ("max_shard_size", "--max-shard-size")):
+        text = text.replace(name, flag)
     return re.sub(r"\b(source|target|model)='([^']*)'", lambda m: f"{FLAGS[m[1]]} {m[2]}", text)
 
 

@@ -8,23 +8,22 @@ A directory may hold a training state too, see `vit_spec.training_state`.
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity import containers, foreign, orbax, targets
 from parity import conversion_outputs as outputs
+from parity import foreign, orbax, targets
 from parity.certificate_file import beside
 from parity.certificate_file import write as write_certificate
 from parity.containers.hub import downloaded, is_address, names_file
 from parity.containers.names import TORCH
+from parity.containers.shard_writing import size_of
 from parity.conversion import compared
 from parity.formats import FOREIGN
-from parity.formats.format import Unsaid
 from parity.formats.said import model_of
-from vit_spec import Header, OptimConfig, ViTConfig, checkpoint, training_state
+from vit_spec import Header, ViTConfig, checkpoint, training_state
 from vit_spec.layout import State
 from vit_spec.names import unknown_name
 from vit_spec.parameters import parameters
@@ -34,20 +33,6 @@ FORMATS = {
     "safetensors": "one safetensors file in PyTorch's layout, its config in the metadata",
     orbax.FORMAT: orbax.ABOUT,
 } | {name: format.about for name, format in FOREIGN.items()}
-TARGETS = tuple(name for name in FORMATS if name != orbax.FORMAT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a checkpoint holds."""
-
-    path: Path
-    format: str
-    header: Header | None
-    tensors: dict[str, tuple[str, tuple[int, ...]]]  # name -> (dtype, shape), of the weights
-    step: int | None = None  # of the training state, if there is one
-    optim: OptimConfig | None = None  # its optimizer settings
-    notes: tuple[str, ...] = ()  # what it does not say itself, and what was assumed
 
 
 def convert(
@@ -57,6 +42,7 @@ def convert(
     source: str | None = None,
     target: str | None = None,
     model: ViTConfig | str | os.PathLike[str] | None = None,
+    max_shard_size: int | str | None = None,
     certificate: bool = True,
     verify: bool = False,
     note: Callable[[str], object] | None = None,
@@ -77,6 +63,8 @@ def convert(
         model: what a file is that does not say so itself: a config, a variant's name, or the path
             of a checkpoint or of its `config.json`. What the file says is never overruled; of a
             variant's name, head and image size are those of the file.
+        max_shard_size: bytes, or a text such as "5GB": a directory of transformers gets as many
+            files as it takes, and their index. None: one file.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
             `DST.parity.json` beside a file, `parity.json` inside a directory.
         verify: compare bits and the outputs of both sides, in float64: the source as the JAX twin,
@@ -100,6 +88,7 @@ def convert(
         source=source,
         target=target,
         model=model,
+        max_shard_size=max_shard_size,
         certificate=certificate,
         verify=verify,
         note=note,
@@ -113,6 +102,7 @@ def converted(
     source: str | None,
     target: str | None,
     model: ViTConfig | str | os.PathLike[str] | None,
+    max_shard_size: int | str | None,
     certificate: bool,
     verify: bool,
     note: Callable[[str], object] | None,
@@ -120,12 +110,13 @@ def converted(
     """What `convert` does; returns the certificate too, {} if nothing was compared."""
     address, src, dst = os.fspath(src), located(src), local(dst)
     source, target = source or told(src), target or format_of(dst)
-    for name, known in ((source, FORMATS), (target, TARGETS)):
-        if name not in known:
-            raise ValueError(unknown_name("format", name, known))
+    for name in (source, target):
+        if name not in FORMATS:
+            raise ValueError(unknown_name("format", name, FORMATS))
     if _overwrites(dst.resolve(), src.resolve()):
         raise ValueError(f"{dst} would overwrite what is read of {src}: choose another target")
     targets.check_replaceable(dst, target)
+    limit = None if max_shard_size is None else _shard_size(max_shard_size, target)
     training, record = target == source == "vitwin" and training_state.has_training(src), {}
     with contextlib.ExitStack() as stack:
         with foreign.opened_as(src, source, model_of(model)) as opened:
@@ -136,7 +127,7 @@ def converted(
                 state = checkpoint.read_tensors(checkpoint.weights_file(src))
                 training_state.write(place, training_state.read_beside(src, header, state))
             else:
-                foreign.write(place, target, opened)
+                foreign.write(place, target, opened, limit)
         if certificate or verify:
             formats = (source, target)
             record = compared(src, dst, formats, header, at=place, training=training, notes=notes)
@@ -175,51 +166,22 @@ def read(
         return opened.header, {name: np.asarray(opened.read(name)) for name in names}
 
 
-def inspect(path: str | os.PathLike[str]) -> Summary:
-    """Names, dtypes and shapes of a checkpoint's weights, its header and its training's progress.
-
-    What it does not have is None. Of a format of others, names and shapes are those of ours, or
-    its own if it does not say which model it is.
-    """
-    path = located(path)
-    kind = told(path)
-    if kind not in foreign.OURS:
-        try:
-            with foreign.opened_as(path, kind, None) as opened:
-                notes, shapes = tuple(opened.notes), parameters(opened.header.config)
-                kinds = {n: (str(opened.dtypes[n]), shape) for n, shape in shapes.items()}
-                return Summary(
-                    path=path, format=kind, header=opened.header, tensors=kinds, notes=notes
-                )
-        except Unsaid as error:
-            with containers.opened(path) as opened:
-                kinds = {n: (info.dtype, tuple(info.shape)) for n, info in opened.tensors.items()}
-            return Summary(path=path, format=kind, header=None, tensors=kinds, notes=(str(error),))
-    foreign.check_links(path)
-    try:
-        header = checkpoint.read_header(path)
-    except ValueError:
-        header = None
-        if kind == "vitwin":
-            raise
-    step, optim = None, None
-    if training_state.has_training(path):
-        step, optim = training_state.read_progress(path)
-    return Summary(
-        path=path,
-        format=kind,
-        header=header,
-        tensors=checkpoint.tensor_shapes(path),
-        step=step,
-        optim=optim,
-    )
-
-
 def _overwrites(dst: Path, src: Path) -> bool:
     """Whether the target is the source, a file in it, or the folder that it is in."""
     return (
         dst == src or (src.is_file() and src.parent == dst) or (src in dst.parents and dst.exists())
     )
+
+
+def _shard_size(size: int | str, format: str) -> int:
+    """Bytes of a shard. Raises `ValueError` for a wrong size, or a format that has one file."""
+    sharded = [name for name, form in FOREIGN.items() if form.sharded]
+    if format not in sharded:
+        raise ValueError(
+            f"max_shard_size {size!r} is for directories of transformers, not for {format}: "
+            f"leave it out, or convert to {', '.join(sharded)}"
+        )
+    return size_of(size)
 
 
 def _said_of(record: dict[str, Any]) -> str:
@@ -272,7 +234,7 @@ def format_of(path: Path) -> str:
         )
     raise ValueError(
         f"the name of {path} says no format: name it *.safetensors or a directory, or say which, "
-        f"such as target='timm'; formats: {', '.join(TARGETS)}"
+        f"such as target='timm'; formats: {', '.join(FORMATS)}"
     )
 
 

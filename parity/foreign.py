@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class Target:
 def planned(source: Source, format: str) -> Target:
     """The tensors of the target. Raises `ValueError` with all reasons if it cannot hold them."""
     config = source.header.config
-    if format in OURS:
+    if format not in FOREIGN:
         ours = parameters(config)
         return _target(source.dtypes, ours, source.read, order(source.lines, None, ours))
     form = FOREIGN[format]
@@ -171,9 +171,15 @@ def planned(source: Source, format: str) -> Target:
     return replace(target, widened=found, summed=read.summed)
 
 
-def write(dst: Path, format: str, source: Source) -> None:
-    """Writes a checkpoint where nothing is. Raises `ValueError` if the format cannot hold it."""
+def write(dst: Path, format: str, source: Source, shard: int | None = None) -> None:
+    """Writes a checkpoint where nothing is, in several files of up to `shard` bytes if that is set.
+
+    Raises `ValueError` if the format cannot hold it.
+    """
     target, header = planned(source, format), source.header
+    if format == orbax.FORMAT:
+        orbax.write(dst, header, {name: target.read(name) for name in target.infos})
+        return
     form: Format | None = FOREIGN.get(format)
     files = {} if form is None else form.config_to(replace(header, config=form.held(header.config)))
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
@@ -187,6 +193,9 @@ def write(dst: Path, format: str, source: Source) -> None:
             temporary.write_text(text, encoding="utf-8")
     metadata = {"format": "pt"} | ({"vitwin": header.to_json()} if form is None else {})
     kind = targets.kind(format)
+    if shard is not None:
+        containers.write_shards(dst, target.infos, target.read, shard, metadata=metadata)
+        return
     containers.write(
         dst if name is None else dst / name,
         kind,
@@ -214,14 +223,13 @@ def compared(
     problems, digest = [], hashlib.sha256()
     with opened_as(src, formats[0], header) as source:
         target = planned(source, formats[1])
-        with containers.opened(weights_file(dst)) as opened:
-            found = opened.tensors
+        with _written(dst, formats[1]) as (found, read):
             problems += [f"{n} is missing" for n in target.infos if n not in found]
             problems += [f"{n} is extra" for n in found if n not in target.infos]
             for name in target.infos:
                 if name not in found:
                     continue
-                ours, theirs = target.read(name), opened.read(name)
+                ours, theirs = target.read(name), read(name)
                 digest.update(f"{name} {theirs.dtype} {theirs.shape}\n".encode())
                 digest.update(bytes_of(theirs).data)
                 if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
@@ -230,6 +238,17 @@ def compared(
                 elif not same_bytes(ours, theirs):
                     problems.append(f"{name} has other values")
     return problems, digest.hexdigest(), len(target.infos)
+
+
+@contextlib.contextmanager
+def _written(path: Path, format: str) -> Iterator[tuple[Collection[str], Read]]:
+    """The names of a target's tensors, as it has them, and their values."""
+    if format == orbax.FORMAT:
+        _, state = orbax.read(path)
+        yield state.keys(), state.__getitem__
+        return
+    with containers.opened(weights_file(path)) as opened:
+        yield opened.tensors.keys(), opened.read
 
 
 def _present(lines: list[Any], given: Given) -> list[Any]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from parity import certificate_file
+from parity import certificate_file, orbax
 from parity.certificate import sha256
 from parity.containers.names import BESIDE, CANDIDATES
 from parity.containers.opening import kind_of
@@ -28,7 +28,7 @@ def file_in(format: str) -> str | None:
     """The name of the weights in a directory of the format; None if it is one file."""
     if format in FOREIGN:
         return FOREIGN[format].file
-    return WEIGHTS if format == "vitwin" else None
+    return {"vitwin": WEIGHTS, orbax.FORMAT: orbax.SEAL.as_posix()}.get(format)
 
 
 def kind(format: str) -> str:
@@ -40,8 +40,8 @@ def check_replaceable(dst: Path, format: str) -> None:
     """Raises `FileExistsError` if there is something that no conversion to `format` wrote.
 
     A directory is replaced if it is empty, or has the certificate of a conversion to that format,
-    files that are still those, and no file of others; a file, if it is of the same kind and as
-    the certificate beside it says.
+    files that are still those, and no file of others (one of Orbax never); a file, if it is of
+    the same kind and as the certificate beside it says.
     """
     if dst.is_dir():
         found = _of_directory(dst, format)
@@ -52,9 +52,10 @@ def check_replaceable(dst: Path, format: str) -> None:
     else:
         return
     if found:
+        rule = f"; a conversion to {format} replaces only what one has written"
         raise FileExistsError(
-            f"{found}; a conversion to {format} replaces only what one has written: "
-            "choose another path, or remove it first"
+            f"{found}{'' if format == orbax.FORMAT else rule}: choose another path, or remove it "
+            "first"
         )
 
 
@@ -65,6 +66,8 @@ def _of_directory(dst: Path, format: str) -> str:
     if weights is None:
         suffix = {"torch": "pth"}.get(kind(format), kind(format))
         return f"{dst} is a directory, and {format} is one file, such as {dst / 'model'}.{suffix}"
+    if names and format == orbax.FORMAT:
+        return f"{dst} holds {_some(names)}, and Orbax writes only into a new or empty directory"
     if names and certificate_file.IN_DIRECTORY not in names:
         return f"{dst} is a directory with {_some(names)}, without a certificate of a conversion"
     return _of_output(dst, format, weights, names) if names else ""
@@ -165,7 +168,10 @@ def _fill(place: Path, dst: Path) -> None:
             file.rename(dst / file.name)
     except BaseException:
         for file in files:
-            (dst / file.name).unlink(missing_ok=True)
+            if (dst / file.name).is_dir():
+                shutil.rmtree(dst / file.name)
+            else:
+                (dst / file.name).unlink(missing_ok=True)
         raise
 
 

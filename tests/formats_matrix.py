@@ -84,6 +84,16 @@ checkpoint.write("changed", replace(header, config=config), state)
 `parity convert theirs ours` and `parity diagnose ours changed` then print the gap, and
 `parity convert changed changed_timm --to timm` goes on.
 
+## Orbax, and several files
+
+`--to orbax` writes a directory that `vit_jax.load`, `--init` of `train.py` and Orbax itself take
+(`ocp.StandardCheckpointer().restore(DIR / "state")["params"]`): names and layout of JAX, a digest of
+every tensor. It needs JAX and Orbax and holds the model once. A step of a training run,
+`RUN/checkpoints/STEP`, has the same form and is read as well: its moving average or parameters.
+
+`--max-shard-size 5GB` writes a directory of transformers as several safetensors files and their
+index, as `save_pretrained` does. Such files are read in every format.
+
 ## How files are read
 
 Tensors are mapped and converted one at a time: all that one line of a table joins is held.
@@ -136,9 +146,9 @@ another forward pass, not a field of the config. Its files are refused: `pos_emb
 A target is written and compared in a hidden folder beside its place and then renamed into it, a
 directory in one exchange on Linux: whatever ends the program, the old target or the new one is
 there, whole. A directory is replaced if it is empty, or has the certificate of a conversion to the
-same format, the files of that certificate, and no other one. A file is replaced if it is as the
-certificate beside it says. All else is refused by a message that names what is there; no option
-overrides it.
+same format, the files of that certificate, and no other one; one of Orbax, or with
+several files of tensors, is not replaced. A file is replaced if it is as the certificate beside it
+says. All else is refused by a message that names what is there; no option overrides it.
 """
 HEAD = ("format", "model", "variant", "in", "out", "loaded by", "back")
 

@@ -79,6 +79,11 @@ def from_state(config: ViTConfig, state: State, *, param_dtype: Any = None, **op
     return model
 
 
+def names_of(config: ViTConfig) -> list[tuple[str, int]]:
+    """`names` of a model that is not there."""
+    return names(nnx.eval_shape(lambda: ViT(config, Options(), rngs=nnx.Rngs(0))))
+
+
 def names(model: nnx.Module) -> list[tuple[str, int]]:
     """Dotted name and rank of every parameter."""
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))

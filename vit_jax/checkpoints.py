@@ -72,13 +72,13 @@ class Checkpoints:
         there = step in self.steps()
         if there and accuracy is None:
             return
-        sealed = _sealed({**run, "arrays": describe(state), "digests": digests(state)})
+        content = sealed({**run, "arrays": describe(state), "digests": digests(state)})
         metrics = None if accuracy is None else {METRIC: accuracy}
         if there:
-            self._note(step, {"metrics/metrics": metrics, "run/metadata": sealed})
+            self._note(step, {"metrics/metrics": metrics, "run/metadata": content})
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(sealed)
+            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(content)
         )
         self._writing = step
         try:
@@ -246,7 +246,8 @@ def _check_arrays(saved: Mapping[str, str], wanted: Mapping[str, str], where: Pa
         )  # fmt: skip
 
 
-def _sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The item `run`, with the digest of its content."""
     return {"body": body, "sha256": _sha256(body)}
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax.checkpoints import DamageError, check_digests, naming_damage, quiet, unsealed
+from vit_jax.checkpoints import DamageError, check_digests, naming_damage, quiet, sealed, unsealed
+from vit_jax.digests import digests
 from vit_jax.run_folder import CHECKPOINTS
 from vit_spec import strict_json
 from vit_spec.checkpoint import WEIGHTS, Header, read_header
@@ -82,6 +83,25 @@ def read_run_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, State]:
             f".{part}",
         )
     return header, state
+
+
+def write_run_checkpoint(path: str | os.PathLike[str], header: Header, state: State) -> None:
+    """Writes weights, in JAX's names and layout, as one step of a run that has nothing else.
+
+    Nothing may be at `path`. Raises `OSError` if the disk refuses.
+    """
+    import orbax.checkpoint as ocp
+
+    quiet()
+    body = {
+        "header": json.loads(header.to_json()),
+        "digests": {f".params{name}": digest for name, digest in digests(state).items()},
+    }
+    items = ocp.args.Composite(
+        state=ocp.args.StandardSave({"params": state}), run=ocp.args.JsonSave(sealed(body))
+    )
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as saver:
+        saver.save(Path(path).absolute(), items)
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ file before memory is taken, and whatever is wrong with a file raises `BrokenFil
 from parity.containers.files import BrokenFile
 from parity.containers.info import Info
 from parity.containers.opening import Container, opened
+from parity.containers.shard_writing import write_shards
 from parity.containers.writing import KINDS, write
 
-__all__ = ["KINDS", "BrokenFile", "Container", "Info", "opened", "write"]
+__all__ = ["KINDS", "BrokenFile", "Container", "Info", "opened", "write", "write_shards"]

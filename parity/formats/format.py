@@ -64,6 +64,7 @@ class Format:
     ignored: tuple[str, ...] = ()  # patterns of names that are no part of the model
     aliases: Callable[[Given], Mapping[str, str]] = lambda given: {}  # name in the file -> in table
     file: str | None = None  # of the weights, if the format is a directory
+    sharded: bool = False  # whether its library reads several files and their index as well
     untold: Callable[[Given], Collection[str]] = lambda given: ELSEWHERE  # fields taken for granted
     images: Callable[[Given], Preprocessing | None] = lambda given: None  # said of preprocessing
     usual: Preprocessing = field(default_factory=Preprocessing)  # where nothing is said of it

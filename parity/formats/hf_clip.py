@@ -137,6 +137,7 @@ FORMAT = Format(
     ignored=TEXT,
     aliases=aliases,
     file="model.safetensors",
+    sharded=True,
     untold=hf.untold("dropout", "drop_path"),
     images=hf.images,
     usual=DEFAULT,

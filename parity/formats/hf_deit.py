@@ -118,6 +118,7 @@ FORMAT = Format(
     config_to=config_to,
     expresses=expresses,
     file="model.safetensors",
+    sharded=True,
     untold=hf.untold("drop_path"),
     images=hf.images,
     usual=DEFAULT,

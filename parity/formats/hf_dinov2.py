@@ -150,6 +150,7 @@ def _format(name: str, about: str, model_type: str) -> Format:
         config_to=config_to,
         expresses=expresses(registers),
         file="model.safetensors",
+        sharded=True,
         untold=hf.untold(),
         images=hf.images,
         usual=DEFAULT,

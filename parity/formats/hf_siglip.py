@@ -112,6 +112,7 @@ FORMAT = Format(
     ignored=hf_clip.TEXT,
     aliases=hf_clip.aliases,
     file="model.safetensors",
+    sharded=True,
     untold=hf.untold("dropout", "drop_path"),
     images=hf.images,
     usual=DEFAULT,

@@ -56,6 +56,7 @@ FORMAT = Format(
     ignored=(r"decoder\..*",),
     aliases=aliases,
     file="model.safetensors",
+    sharded=True,
     untold=hf.untold("drop_path"),
     images=hf.images,
     usual=hf_vit.DEFAULT,

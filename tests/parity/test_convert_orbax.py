@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -13,9 +14,11 @@ import vit_jax
 import vit_torch
 from parity.cli import main
 from parity.containers import BrokenFile
-from tests.twin_models import images
+from tests.parity.format_oracles import assert_same_bits
+from tests.twin_models import TINY, images
 from vit_jax import run_weights
-from vit_jax.checkpoints import _sealed
+from vit_jax.api import get_state
+from vit_jax.checkpoints import sealed
 
 MODEL = "--model.depth 1 --model.width 16 --model.num-heads 2 --model.mlp-width 16"
 STEPS = "--optim.total-steps 6 --optim.warmup-steps 1 --checkpoint.every 3"
@@ -119,8 +122,8 @@ def test_pieces_larger_than_their_array_and_arrays_of_one_parameter_are_refused(
         ("{}", "has no content under a digest"),
         ('{"body": [], "sha256": 1}', "has no content under a digest"),
         ('{"body": {}, "sha256": 1}', "has another digest than"),
-        (json.dumps(_sealed({"header": []})), r"header \[\] must be an object"),
-        (json.dumps(_sealed({"header": {}})), "digests None must be an object"),
+        (json.dumps(sealed({"header": []})), r"header \[\] must be an object"),
+        (json.dumps(sealed({"header": {}})), "digests None must be an object"),
     ],
 )
 def test_what_a_step_says_of_itself_is_checked_by_type(tmp_path, text, message):
@@ -154,6 +157,54 @@ def test_a_directory_of_ours_has_no_links_out_of_it(run, tmp_path, name):
             read(tmp_path / "a")
 
 
-def test_it_is_no_target(tmp_path):
-    with pytest.raises(ValueError, match="unknown format 'orbax'"):
-        parity.convert("x", tmp_path / "y", source="timm", target="orbax")
+@pytest.fixture
+def wide(tmp_path):
+    """A model in float64, and values that float32 does not have."""
+    with jax.enable_x64(True):
+        model = vit_jax.create(TINY, param_dtype="float64", seed=3)
+        vit_jax.save(model, tmp_path / "wide")
+    return tmp_path / "wide"
+
+
+def test_weights_become_a_directory_of_orbax_and_back(wide, tmp_path):
+    (tmp_path / "empty").mkdir()
+    written = parity.convert(wide, tmp_path / "empty", target="orbax", verify=True)
+    record = json.loads((written / "parity.json").read_text())
+    assert record["same_bits"] and record["outputs"]["verdict"] == "PASS"
+    assert parity.verify(written).passed
+    back = parity.convert(written, tmp_path / "back", certificate=True)
+    assert_same_bits(wide / "model.safetensors", back / "model.safetensors")
+    assert (back / "config.json").read_bytes() == (wide / "config.json").read_bytes()
+    with jax.enable_x64(True):
+        ours, loaded = get_state(vit_jax.load(wide)), vit_jax.load(written)
+        for name, array in get_state(loaded).items():
+            np.testing.assert_array_equal(array, ours[name])
+
+
+def test_orbax_alone_reads_what_is_written(wide, tmp_path):
+    written = parity.convert(wide, tmp_path / "out", target="orbax")
+    with jax.enable_x64(True):
+        found = ocp.StandardCheckpointer().restore(written.absolute() / "state")["params"]
+        ours = get_state(vit_jax.load(wide))
+        assert found.keys() == ours.keys()
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, ours[name])
+
+
+def test_damage_in_the_last_digits_of_a_double_is_found(wide, tmp_path):
+    written = parity.convert(wide, tmp_path / "out", target="orbax")
+    _, state = run_weights.read_run_checkpoint(written)
+    name = "patch_embed.proj.kernel"
+    state[name] = np.nextafter(state[name], 9)
+    shutil.rmtree(written / "state")
+    with jax.enable_x64(True):
+        ocp.PyTreeCheckpointer().save(written.absolute() / "state", {"params": state})
+    with pytest.raises(ValueError, match=f"1 tensors are not as saved, first .*{name}"):
+        parity.inspect(written)
+
+
+def test_a_directory_of_orbax_is_not_replaced(wide, tmp_path, capsys):
+    written = parity.convert(wide, tmp_path / "out", target="orbax")
+    assert main(["convert", str(wide), str(written), "--to", "orbax"]) == 2
+    assert "Orbax writes only into a new or empty directory" in capsys.readouterr().err
+    assert parity.verify(written).passed

@@ -220,8 +220,8 @@ def test_a_target_with_a_broken_config_is_not_verified_as_if_it_said_none(
 ):
     written = foreign.write
 
-    def faulty(dst, format, source):
-        written(dst, format, source)
+    def faulty(dst, format, source, shard):
+        written(dst, format, source, shard)
         content = json.loads((dst / broken).read_text())
         (dst / broken).write_text(json.dumps(content | {"resample": 9, "use_rope": True}))
 
@@ -236,8 +236,8 @@ def test_a_target_that_lost_its_config_is_not_verified_by_that_of_the_source(
 ):
     written = foreign.write
 
-    def faulty(dst, format, source):
-        written(dst, format, source)
+    def faulty(dst, format, source, shard):
+        written(dst, format, source, shard)
         (dst / "config.json").unlink()
 
     monkeypatch.setattr(foreign, "write", faulty)
