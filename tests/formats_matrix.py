@@ -87,8 +87,8 @@ checkpoint.write("changed", replace(header, config=config), state)
 ## Orbax, and several files
 
 `--to orbax` writes a directory that `vit_jax.load`, `--init` of `train.py` and Orbax itself take
-(`ocp.StandardCheckpointer().restore(DIR / "state")["params"]`): names and layout of JAX, a digest of
-every tensor. It needs JAX and Orbax and holds the model once. A step of a training run,
+(`ocp.StandardCheckpointer().restore(DIR / "state")["params"]`): names and layout of JAX, a digest
+of every tensor. It needs JAX and Orbax and holds the model once. A step of a training run,
 `RUN/checkpoints/STEP`, has the same form and is read as well: its moving average or parameters.
 
 `--max-shard-size 5GB` writes a directory of transformers as several safetensors files and their
