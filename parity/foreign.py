@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from parity.containers.blocks import bytes_of, same_bytes
 from parity.containers.files import beside, check_link
 from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
+from parity.formats.format import Unsaid
 from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widened
 from parity.formats.said import Model, agreed, of_ours, settled
@@ -23,6 +25,7 @@ from vit_spec import Header, checkpoint, parameters, training_state
 from vit_spec.parameters import Shapes, check_shapes, check_size
 
 OURS = ("vitwin", "safetensors")
+REASON = 120  # characters of why a checkpoint is not of a format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
             lines, ours = _present(form.rules(config), given), parameters(config)
             check_inward(lines, ours, given.shapes, where=where, kinds=found)
         except (ValueError, LookupError, TypeError) as error:
-            if form.matches(given):
+            if form.matches(given) or (isinstance(error, Unsaid) and form.names(given)):
                 raise
             raise ValueError(_unlike(path, form, given, error)) from error
         kinds = dtypes(lines, found, inward=True)
@@ -276,10 +279,11 @@ def _unlike(path: Path, form: Format, given: Given, error: Exception) -> str:
     """What a checkpoint looks like that was said to be of another format."""
     found = ["vitwin"] if is_ours(path) else _matching(given)
     like = f"{' or '.join(found)} in {given.kind}" if found else f"no known format in {given.kind}"
-    why = f" ({error})" if isinstance(error, ValueError) else ""
+    ways = [f"source={name!r}" for name in found] or ["none", "the format that it has"]
+    why = f"{error}".removeprefix(f"{path}").removeprefix(f" ({form.name})").lstrip(": ")
     return (
-        f"{path} does not look like {form.name} but like {like}{why}: let the format be told from "
-        "the content, or give another one"
+        f"{path} does not look like {form.name} but like {like}: give {' or '.join(ways)}; "
+        f"as {form.name}: {shorten(why, REASON, placeholder='...')}"
     )
 
 

@@ -85,6 +85,11 @@ class Format:
             line for line in lines(self.table(config), config.depth) if set(line.ours) <= set(ours)
         ]
 
+    def names(self, given: Given) -> bool:
+        """Whether a file of tensors alone has a name of the format's."""
+        names = {name for line in self.rules(ViTConfig()) for name in line.theirs}
+        return given.config is None and not names.isdisjoint(self.places(given))
+
     def places(self, given: Given) -> dict[str, str]:
         """Name in the table -> name in the file, of the tensors that the table must account for."""
         aliases = self.aliases(given)
@@ -121,7 +126,10 @@ def unlisted(
 def needed(config: Json | None, names: Iterable[str], *, where: str) -> Json:
     """A config with all of `names`; raises `ValueError` naming all that are missing."""
     if config is None:
-        raise Unsaid(f"{where} has no config.json beside it: say which model by model='B/16'")
+        raise Unsaid(
+            f"{where} has no config.json beside it: give model='B/16', the name of a variant, or "
+            "model='config.json', the path of a config"
+        )
     lacking = [name for name in names if name not in config]
     if lacking:
         raise ValueError(f"the config.json of {where} lacks {', '.join(lacking)}")

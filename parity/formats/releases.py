@@ -12,6 +12,7 @@ from typing import Any
 from parity.formats.format import ELSEWHERE, Format, Given, inferred
 from parity.formats.limits import as_published, cannot, published, unusual
 from parity.formats.table import Rule, filled, leaves, modules
+from parity.formats.timm import alone
 from vit_spec import Header, Preprocessing, ViTConfig, get
 from vit_spec.parameters import Shapes
 
@@ -86,7 +87,7 @@ def _format(
 ) -> Format:
     def is_release(given: Given) -> bool:
         shapes = unwrapped(given.shapes)
-        own = given.kind == "torch" and "blocks.0.attn.qkv.weight" in shapes
+        own = given.kind == "torch" and "blocks.0.attn.qkv.weight" in shapes and not alone(shapes)
         return own and "architecture" not in (given.config or {}) and matches(shapes)
 
     def config_from(given: Given) -> Header:

@@ -35,6 +35,7 @@ from parity.formats.limits import cannot
 from parity.formats.table import Rule
 from parity.formats.timm_names import facts
 from vit_spec import Header, Preprocessing, ViTConfig, parameters
+from vit_spec.parameters import Shapes
 from vit_spec.preprocessing import INTERPOLATIONS
 from vit_spec.strict_json import shown
 
@@ -70,11 +71,24 @@ IGNORED: Json = {  # said by shapes too, or about training
 }  # fmt: skip
 EPS = {1e-6: "vit_base_patch16_224", 1e-5: "vit_base_patch16_clip_224"}
 """An architecture that has the epsilon."""
+OWN = (
+    "blocks.0.ls1.gamma", "reg_token", "norm_pre.weight", "attn_pool.latent",
+    "blocks.0.attn.q_norm.weight",
+)  # fmt: skip
+"""Tensors that no original release has under these names, but DINOv2's, beside its mask token."""
 
 
 def matches(given: Given) -> bool:
-    """Names an architecture of timm."""
-    return "architecture" in (given.config or {}) and "patch_embed.proj.weight" in given.shapes
+    """Names an architecture of timm, or is a state dict with names that timm alone has."""
+    named = "architecture" in (given.config or {}) or (
+        given.kind == "torch" and alone(given.shapes)
+    )
+    return named and "patch_embed.proj.weight" in given.shapes
+
+
+def alone(shapes: Shapes) -> bool:
+    """Whether tensors have names that timm's models have and the releases they come from do not."""
+    return "mask_token" not in shapes and any(name in shapes for name in OWN)
 
 
 def table(config: ViTConfig) -> list[Rule]:

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import parity
 from parity.certificate_file import read as read_certificate
@@ -67,6 +69,58 @@ def test_tensors_of_no_published_model_need_one(tmp_path, capsys):
     assert checkpoint.read_header(again).config == UNKNOWN
     assert [IMAGENET in note for note in notes] == [True]
     assert_same_bits(ours, again)
+
+
+BARE_OF_TIMM = [
+    {"layer_scale": 1e-6, "class_token_position": False}, {"layer_scale": 1e-5, "num_classes": 0},
+    {"num_registers": 2}, {"class_token": False, "pool": "map", "num_classes": 0},
+    {"pre_norm": True, "patch_bias": False}, {"qk_norm": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", BARE_OF_TIMM, ids=lambda changes: next(iter(changes)))
+def test_a_state_dict_with_names_that_only_timm_has_is_told_as_timm(changes, tmp_path, capsys):
+    config = TINY.replace(**changes)
+    ours = saved(config, tmp_path)
+    torch.save(load_file(ours / "model.safetensors"), tmp_path / "x.pth")
+    source, target = str(tmp_path / "x.pth"), tmp_path / "y"
+    assert main(["convert", source, str(target)]) == 2
+    error = capsys.readouterr().err
+    assert "x.pth: a timm checkpoint has no config.json beside it: give --model B/16, the" in error
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(Header(config=config).to_json())
+    model = str(tmp_path / "m" / "config.json")
+    assert main(["convert", source, str(target), "--model", model, "--no-verify"]) == 0
+    assert read_certificate(target)["source"]["format"] == "timm"
+    assert_same_bits(ours, target)
+
+
+def test_the_right_format_of_tensors_alone_asks_for_the_model(bare, tmp_path, capsys):
+    assert main(["convert", str(bare), str(tmp_path / "y"), "--from", "timm"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"parity: {bare}: a timm checkpoint has no config.json beside it: give")
+
+
+@pytest.mark.parametrize(
+    ("format", "reason"),
+    [("hf_vit", "transformers ViT has no config.json beside"), ("dinov2", "its tensors do not sa")],
+)
+def test_a_wrong_format_is_said_first_with_the_way_out_and_last_why(
+    format, reason, bare, tmp_path, capsys
+):
+    source, like = (
+        (bare, "deit in torch")
+        if format == "hf_vit"
+        else (
+            parity.convert(saved(UNKNOWN, tmp_path), tmp_path / "x", target="timm"),
+            "timm in safetensors",
+        )
+    )
+    assert main(["convert", str(source), str(tmp_path / "y"), "--from", format]) == 2
+    start, _, why = capsys.readouterr().err.partition(f"; as {format}: ")
+    way = f"give --from {like.split()[0]}"
+    assert start == f"parity: {source} does not look like {format} but like {like}: {way}"
+    assert why.startswith(reason) and why.endswith("...\n") and len(why) < 130
 
 
 PUBLISHED = {
