@@ -14,7 +14,7 @@ from pathlib import Path
 
 from parity import certificate_file, orbax
 from parity.certificate import sha256
-from parity.containers.names import BESIDE, CANDIDATES
+from parity.containers.names import BESIDE, CANDIDATES, SUFFIXES
 from parity.containers.opening import kind_of
 from parity.containers.writing import flush_directory
 from parity.formats import FOREIGN
@@ -43,6 +43,7 @@ def check_replaceable(dst: Path, format: str) -> None:
     files that are still those, and no file of others (one of Orbax never); a file, if it is of
     the same kind and as the certificate beside it says.
     """
+    _check_place(dst, format)
     if dst.is_dir():
         found = _of_directory(dst, format)
     elif dst.exists():
@@ -56,6 +57,20 @@ def check_replaceable(dst: Path, format: str) -> None:
         raise FileExistsError(
             f"{found}{'' if format == orbax.FORMAT else rule}: choose another path, or remove it "
             "first"
+        )
+
+
+def _check_place(dst: Path, format: str) -> None:
+    """Raises `NotADirectoryError` below a file, `ValueError` for a directory named like a file."""
+    there = next((path for path in dst.parents if path.exists()), dst.parent)
+    if not there.is_dir():
+        raise NotADirectoryError(
+            f"{there} is a file, so nothing can be written as {dst}: choose another path"
+        )
+    if file_in(format) is not None and dst.suffix in SUFFIXES and not dst.exists():
+        raise ValueError(
+            f"{dst} is the name of a file, and {format} is a directory: choose a name without "
+            f"{dst.suffix}, or another format"
         )
 
 

@@ -123,6 +123,25 @@ def test_what_no_such_conversion_wrote_is_refused_and_stays(
     assert "choose another path" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["x", "x.safetensors", "deep/x"])
+def test_a_target_below_a_file_names_the_file(name, ours, tmp_path, capsys):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    assert main(["convert", str(ours), str(file / name), "--no-verify"]) == 2
+    said = f"{file} is a file, so nothing can be written as {file / name}: choose another path"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".bin", ".msgpack"])
+@pytest.mark.parametrize("target", ["hf_vit", "vitwin"])
+def test_no_directory_gets_the_name_of_a_file_of_tensors(target, suffix, ours, tmp_path):
+    message = f"x{suffix} is the name of a file, and {target} is a directory: choose a name witho"
+    with pytest.raises(ValueError, match=message):
+        parity.convert(ours, tmp_path / f"x{suffix}", target=target)
+    assert not (tmp_path / f"x{suffix}").exists()
+    assert parity.convert(ours, tmp_path / f"x{suffix}.d", target=target).is_dir()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "part.safetensors"])
 def test_no_file_comes_into_the_directory_of_another_checkpoint(name, ours, other):
     if name.startswith("part"):
