@@ -17,6 +17,7 @@ from parity.containers.torch_file import LEGACY, TorchFile
 from parity.containers.zip_directory import members
 from vit_spec.strict_json import shown
 
+SHOWN = 6  # names that a message lists
 GIVE = "give a safetensors, .npz, Flax msgpack or PyTorch file"
 KNOWN = {  # how files start that are often taken for tensors
     b"version https://git-lfs": ("it is Git LFS's note, not the file", "run `git lfs pull`"),
@@ -126,5 +127,6 @@ def _file_of(folder: Path) -> Path:
         raise FileNotFoundError(
             f"{folder} has no {CANDIDATES[0]} nor another file of tensors: {GIVE}"
         )
-    names = ", ".join(p.name for p in found[:6])
+    names = ", ".join(p.name for p in found[:SHOWN])
+    names += f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     raise ValueError(f"{folder} has {len(found)} files of tensors ({names}): give one of them")

@@ -135,6 +135,10 @@ def test_directories(tmp_path):
     write(tmp_path / "other.npz", "npz", state())
     with pytest.raises(ValueError, match="2 files of tensors .other.npz, some.npz.: give one"):
         read(tmp_path)
+    for number in range(8):
+        write(tmp_path / f"{number}.npz", "npz", state())
+    with pytest.raises(ValueError, match=r"10 files .*\(0.npz, .*, 5.npz, and 4 more\): give one"):
+        read(tmp_path)
     write(tmp_path / "model.safetensors", "safetensors", {"x": np.ones(2)})
     assert list(read(tmp_path)) == ["x"]
 
