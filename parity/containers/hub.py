@@ -13,6 +13,8 @@ from parity.containers.files import reading
 from parity.containers.names import BESIDE, CANDIDATES, INDEX
 from parity.containers.shards import inside, places_of
 
+UNREACHED = ("ConnectError", "ConnectTimeout", "ConnectionError")
+"""Names of errors without any connection, in the libraries under huggingface_hub's versions."""
 ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([^/@]+))?(?:/(.+))?")
 
 
@@ -44,8 +46,11 @@ def downloaded(address: str) -> Path:
             "and give its path"
         ) from error
     repository, revision, file = match[1], unquote(match[2] or "main"), match[3]
+    names = [file] if file else list(CANDIDATES)
     fetch = partial(huggingface_hub.hf_hub_download, repository, revision=revision)
-    found = _first(address, fetch, [file] if file else list(CANDIDATES))
+    if not _reached(repository, revision, names[0]):
+        fetch = partial(fetch, local_files_only=True)
+    found = _first(address, fetch, names)
     folder = Path(file or "").parent
     if found.name.endswith(INDEX):
         with reading(found) as index:
@@ -59,6 +64,22 @@ def downloaded(address: str) -> Path:
     return found
 
 
+def _reached(repository: str, revision: str, name: str) -> bool:
+    """Whether the Hub can be connected to, or may be: a slow answer and a wrong name are one.
+
+    A download of what is not in the cache is tried again for 23 s, and no setting shortens that;
+    this request is made once, and `HF_HUB_ETAG_TIMEOUT` (10 s) bounds it.
+    """
+    import huggingface_hub
+
+    try:
+        url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
+        huggingface_hub.get_hf_file_metadata(url)
+    except Exception as error:  # what else is wrong, the download says
+        return type(error).__name__ not in UNREACHED
+    return True
+
+
 def _first(address: str, fetch: Callable[..., Any], names: list[str]) -> Path:
     """The first of `names` that the repository has; after a failure of the network, the cache's."""
     from huggingface_hub import errors
@@ -66,7 +87,7 @@ def _first(address: str, fetch: Callable[..., Any], names: list[str]) -> Path:
     offline: Exception | None = None
     for name in names:
         try:
-            return Path(fetch(filename=name, local_files_only=offline is not None))
+            return Path(fetch(filename=name, **({"local_files_only": True} if offline else {})))
         except errors.LocalEntryNotFoundError as error:
             offline = error
         except errors.EntryNotFoundError:

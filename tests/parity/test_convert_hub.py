@@ -2,8 +2,11 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -38,8 +41,8 @@ def cached(home, name, files):
             (snapshot / file.name).symlink_to(blobs / f"blob-{file.name}")
 
 
-def command(home, *arguments):
-    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+def command(home, *arguments, **settings):
+    environment = os.environ | {"HF_HOME": str(home)} | (settings or {"HF_HUB_OFFLINE": "1"})
     line = [sys.executable, "-m", "parity", *arguments]
     return subprocess.run(line, capture_output=True, text=True, env=environment)
 
@@ -87,6 +90,64 @@ def test_a_repository_that_is_not_there_says_so_in_one_line(tmp_path):
     result = command(tmp_path, "convert", "hf://org/other", str(tmp_path / "x"))
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "hf://org/other: model.safetensors" in result.stderr
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the Hub does for one file; at first it is too busy."""
+
+    weights = b""
+    requests = 0
+
+    def do_HEAD(self):
+        there = self.path == "/org/name/resolve/main/model.safetensors"
+        Hub.requests += there
+        busy = there and Hub.requests == 1
+        self.send_response(503 if busy else 200 if there else 404)
+        self.send_header("X-Repo-Commit", SHA)
+        self.send_header("X-Error-Code", "" if there else "EntryNotFound")
+        self.send_header("ETag", '"blob"')
+        self.send_header("Content-Length", str(len(self.weights) if there and not busy else 0))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(self.weights)
+
+    def log_message(self, format, *args):
+        """Nothing."""
+
+
+@pytest.fixture
+def server():
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+def endpoint(port):
+    there = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HUB_OFFLINE": "0"}
+    return there | {"NO_PROXY": "*", "no_proxy": "*"}
+
+
+def test_a_repository_is_downloaded_from_a_hub_that_is_busy_at_first(ours, server, tmp_path):
+    file = parity.convert(ours, tmp_path / "x.safetensors")
+    Hub.weights, Hub.requests = file.read_bytes(), 0
+    settings = endpoint(server.server_port)
+    result = command(tmp_path, "inspect", "hf://org/name/model.safetensors", **settings)
+    assert "model.safetensors: safetensors, " in result.stdout, result.stderr
+
+
+def test_without_a_network_nothing_is_tried_again(ours, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        settings = endpoint(closed.getsockname()[1])
+    result = command(tmp_path, "inspect", "hf://org/other", **settings)
+    assert result.returncode == 2 and "the Hub cannot be reached: connect" in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr  # each try has a line of its own
+    cached(tmp_path, "org/name", parity.convert(ours, tmp_path / "theirs", target="timm"))
+    result = command(tmp_path, "inspect", "hf://org/name", **settings)
+    assert result.returncode == 0 and not result.stderr, result.stderr
 
 
 def test_an_address_as_a_target_says_how_to_upload(ours, capsys):
