@@ -20,6 +20,7 @@ import numpy as np
 import parity
 from parity import containers
 from parity.containers.files import BrokenFile
+from parity.formats.format import Unsaid
 from parity.inputs import random_state
 from tests.fuzz_containers import SECONDS, Failure, mutated
 from vit_spec import Header, ViTConfig, checkpoint
@@ -108,7 +109,7 @@ def failure(folder: Path, whole: dict[str, np.ndarray]) -> Failure | None:
         back.unlink(missing_ok=True)
         parity.convert(folder, back, certificate=False)
     except Exception as error:
-        if type(error) not in (ValueError, BrokenFile):
+        if type(error) not in (ValueError, BrokenFile, Unsaid):
             return type(error).__name__, str(error)[:500]
         message = str(error)
         plain = message.replace("\n", "").isprintable()
