@@ -91,7 +91,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     path = Path(path)
     if path.is_dir():
         file = path / CONFIG
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise FileNotFoundError(
                 f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory"
             )
@@ -239,7 +239,9 @@ def _embedded_header(file: Path) -> Header | None:
 
 
 def _text(file: Path) -> bytes:
-    """The bytes of a text that is small. Raises `ValueError` for any other file."""
+    """The bytes of a text that is small. Raises `ValueError` for any other file, unopened."""
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is not a regular file: put the file there, or give another path")
     with file.open("rb") as opened:
         size = os.fstat(opened.fileno()).st_size
         return opened.read(min(size, strict_json.LIMIT) + 1)  # one too many is refused there

@@ -43,10 +43,12 @@ def parsed(path: Path, text: bytes, what: str, limit: int = LIMIT) -> dict[str, 
 def beside(path: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any] | None:
     """The JSON object in a file beside the weights, or None if there is no such file.
 
-    Raises `BrokenFile`, also for a link that leads out of the folder.
+    Raises `BrokenFile`, also for what is no file, and for a link that leads out of the folder.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    if not path.is_file():
+        raise broken(path, "it is not a regular file", "put the file there, or remove it")
     check_link(path)
     with reading(path) as file:
         if file.size > limit:
@@ -56,7 +58,7 @@ def beside(path: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any] | None:
 
 def check_link(path: Path) -> None:
     """Raises `BrokenFile` for a link that leads out of its folder."""
-    if not path.resolve().is_relative_to(root_of(path.parent)):
+    if not Path(os.path.realpath(path)).is_relative_to(root_of(path.parent)):  # a loop is in it
         raise broken(
             path, "it is a link that leads out of its folder",
             "do not use it; or put the file itself into the folder",

@@ -44,7 +44,7 @@ def model_of(model: ViTConfig | str | os.PathLike[str] | None) -> Model:
 def of_ours(path: Path, model: Model) -> tuple[Header, list[str]]:
     """The header of a checkpoint of ours, or `model` of tensors alone; notes as of `settled`."""
     file = checkpoint.weights_file(path)
-    if (path / checkpoint.CONFIG).is_file() or "vitwin" in checkpoint.metadata(file):
+    if os.path.lexists(path / checkpoint.CONFIG) or "vitwin" in checkpoint.metadata(file):
         header = checkpoint.read_header(path)
         checkpoint.check_embedded(path, header)
         return agreed(header, model, where=str(path)), []

@@ -1,6 +1,7 @@
 """JSON beside the weights: what is wrong is named by file, attribute, value and rule."""
 
 import json
+import os
 import random
 import shutil
 import time
@@ -54,6 +55,40 @@ def refusal(folder, file, text):
         (folder / file).write_bytes(whole)
     assert type(caught.value) in (ValueError, BrokenFile)
     return str(caught.value)
+
+
+MADE = {
+    "pipe": os.mkfifo,
+    "folder": os.mkdir,
+    "link to nothing": lambda path: path.symlink_to("nothing"),
+    "loop": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+@pytest.mark.parametrize(
+    ("format", "file"),
+    [("hf_vit", CONFIG), ("hf_vit", PREPROCESSOR), ("timm", CONFIG), ("vitwin", CONFIG)],
+)
+def test_what_is_no_file_is_not_taken_for_absent(format, file, make, run, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(run.folders[format], folder)
+    (folder / file).unlink()
+    make(folder / file)
+    message = rf"{file}: it is not a regular file; put the file there, or remove it"
+    with pytest.raises(BrokenFile, match=message):
+        parity.inspect(folder)
+    with pytest.raises(ValueError, match=message):
+        parity.convert(folder, tmp_path / "x", model="B/16")
+    with pytest.raises((ValueError, OSError), match=f"{file}.* not a regular file|{file}'"):
+        parity.convert(folder, tmp_path / "x", source=format, model="B/16")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_pipe_given_as_a_model_is_not_waited_for(run, tmp_path):
+    os.mkfifo(tmp_path / CONFIG)
+    with pytest.raises(ValueError, match=r"config.json is not a regular file"):
+        parity.convert(run.folders["timm"], tmp_path / "x", model=tmp_path / CONFIG)
 
 
 VALUES = {  # format, file, place, value, message
