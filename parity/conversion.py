@@ -1,6 +1,7 @@
 """The certificate of a conversion: which files, and that every tensor is bit for bit the same."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from parity import containers, foreign, orbax
 from parity.certificate import sha256
 from parity.certificate_file import FORMAT, PARTS
-from parity.containers.blocks import same_bytes
+from parity.containers.blocks import bytes_of, same_bytes
 from parity.containers.names import BESIDE
 from parity.environment import now, versions
 from parity.formats import FOREIGN
@@ -52,7 +53,7 @@ def compared(
         problems, found, counts = _same_names(src, at, parts)
         changed, more, files = [], {"remarks": notes}, parts
     else:
-        problems, found, count = foreign.compared(src, at, formats, header)
+        problems, found, count = read_back(src, at, formats, header)
         counts, files = {"weights": count}, {"weights"}
         changed = _changes(src, formats, header)
         remarks = [*notes, *_remarks(src, header, *formats), *changed]
@@ -75,6 +76,29 @@ def compared(
         "versions": versions(PACKAGES),
         "date": now(),
     }
+
+
+def read_back(
+    src: Path, dst: Path, formats: tuple[str, str], header: Header | None
+) -> tuple[list[str], str, int]:
+    """Differences of the target from what the source becomes, the target's digest, its tensors."""
+    problems, digested = [], hashlib.sha256()
+    with foreign.opened_as(src, formats[0], header) as source, reading(dst, "weights") as found:
+        target = foreign.planned(source, formats[1])
+        problems += [f"{n} is missing" for n in target.infos if n not in found]
+        problems += [f"{n} is extra" for n in found if n not in target.infos]
+        for name in target.infos:
+            if name not in found:
+                continue
+            ours, theirs = target.read(name), found[name]
+            digested.update(f"{name} {theirs.dtype} {theirs.shape}\n".encode())
+            digested.update(bytes_of(theirs).data)
+            if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+                kinds = f"{theirs.dtype} {theirs.shape}, not {ours.dtype} {ours.shape}"
+                problems.append(f"{name} is {kinds}")
+            elif not same_bytes(ours, theirs):
+                problems.append(f"{name} has other values")
+    return problems, digested.hexdigest(), len(target.infos)
 
 
 def _same_names(src: Path, dst: Path, parts: set[str]) -> tuple[list[str], str, dict[str, int]]:
@@ -133,6 +157,9 @@ class Tensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._opened.read(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._opened.tensors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._opened.tensors)
 
@@ -141,8 +168,11 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 @contextlib.contextmanager
-def reading(path: Path, part: str) -> Iterator[Tensors]:
-    """The tensors `weights` or `training` of a checkpoint, one at a time."""
+def reading(path: Path, part: str) -> Iterator[Mapping[str, np.ndarray]]:
+    """The tensors `weights` or `training` of a checkpoint, one at a time but those of Orbax."""
+    if part == "weights" and orbax.is_step(path):
+        yield orbax.read(path)[1]
+        return
     with containers.opened(file_of(path, part)) as opened:
         yield Tensors(opened)
 

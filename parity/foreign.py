@@ -1,9 +1,8 @@
 """Conversion from and to the formats of others, tensor by tensor. No framework is imported."""
 
 import contextlib
-import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import shorten
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from parity import containers, orbax, targets
-from parity.containers.blocks import bytes_of, same_bytes
 from parity.containers.files import beside, check_link
 from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
@@ -217,41 +215,6 @@ def ignored(path: Path, format: str) -> list[str]:
         places = set(FOREIGN[format].places(given).values())
         beside = opened.metadata.get("not_tensors", "") if opened.kind == "torch" else ""
     return [n for n in given.shapes if n not in places] + [n for n in beside.split(", ") if n]
-
-
-def compared(
-    src: Path, dst: Path, formats: tuple[str, str], header: Header | None
-) -> tuple[list[str], str, int]:
-    """Differences of the target from what the source becomes, the target's digest, its tensors."""
-    problems, digest = [], hashlib.sha256()
-    with opened_as(src, formats[0], header) as source:
-        target = planned(source, formats[1])
-        with _written(dst, formats[1]) as (found, read):
-            problems += [f"{n} is missing" for n in target.infos if n not in found]
-            problems += [f"{n} is extra" for n in found if n not in target.infos]
-            for name in target.infos:
-                if name not in found:
-                    continue
-                ours, theirs = target.read(name), read(name)
-                digest.update(f"{name} {theirs.dtype} {theirs.shape}\n".encode())
-                digest.update(bytes_of(theirs).data)
-                if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
-                    kinds = f"{theirs.dtype} {theirs.shape}, not {ours.dtype} {ours.shape}"
-                    problems.append(f"{name} is {kinds}")
-                elif not same_bytes(ours, theirs):
-                    problems.append(f"{name} has other values")
-    return problems, digest.hexdigest(), len(target.infos)
-
-
-@contextlib.contextmanager
-def _written(path: Path, format: str) -> Iterator[tuple[Collection[str], Read]]:
-    """The names of a target's tensors, as it has them, and their values."""
-    if format == orbax.FORMAT:
-        _, state = orbax.read(path)
-        yield state.keys(), state.__getitem__
-        return
-    with containers.opened(weights_file(path)) as opened:
-        yield opened.tensors.keys(), opened.read
 
 
 def _present(lines: list[Any], given: Given) -> list[Any]:

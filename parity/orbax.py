@@ -3,6 +3,8 @@
 It is read if its arrays fit the config, and its digests are compared.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from parity.containers.files import check_link
@@ -19,18 +21,6 @@ def is_step(path: Path) -> bool:
     return (path / "state").is_dir() and (path / SEAL).is_file()
 
 
-def check_installed(path: Path) -> None:
-    """Raises `ValueError` where Orbax cannot be imported."""
-    try:
-        import orbax.checkpoint  # noqa: F401
-
-        import vit_jax.run_weights  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{path} is of Orbax, which needs {error.name}: pip install 'vitwin[jax,train]'"
-        ) from error
-
-
 def read(path: Path) -> tuple[Header, State]:
     """Header and weights in PyTorch's layout. Raises `ValueError` for damage and for links."""
     if not is_step(path):
@@ -38,19 +28,30 @@ def read(path: Path) -> tuple[Header, State]:
             f"{path} is no step of a training run, which has the folders state and run: give "
             "RUN/checkpoints/STEP"
         )
-    check_installed(path)
-    from vit_jax.run_weights import read_run_checkpoint
-
     for file in path.rglob("*"):
         check_link(file)
-    header, state = read_run_checkpoint(path)
+    with _needed(path):
+        from vit_jax.run_weights import read_run_checkpoint
+
+        header, state = read_run_checkpoint(path)
     return header, to_torch_layout(state)
 
 
 def write(path: Path, header: Header, state: State) -> None:
     """Writes weights in PyTorch's layout where nothing is. All of them are in memory at once."""
-    check_installed(path)
-    from vit_jax.api import names_of
-    from vit_jax.run_weights import write_run_checkpoint
+    with _needed(path):
+        from vit_jax.api import names_of
+        from vit_jax.run_weights import write_run_checkpoint
 
-    write_run_checkpoint(path, header, to_jax_layout(state, names_of(header.config)))
+        write_run_checkpoint(path, header, to_jax_layout(state, names_of(header.config)))
+
+
+@contextlib.contextmanager
+def _needed(path: Path) -> Iterator[None]:
+    """Says what to install where JAX or Orbax is not."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{path} is of Orbax, which needs {error.name}: pip install 'vitwin[jax,train]'"
+        ) from error

@@ -9,7 +9,7 @@ from typing import Any
 from parity import certificate_file, foreign
 from parity import conversion_outputs as outputs
 from parity.certificate import SIDES, certificate, sha256
-from parity.conversion import PACKAGES, differences, file_of, reading, some
+from parity.conversion import PACKAGES, differences, file_of, read_back, reading, some
 from parity.environment import versions
 from parity.report import Report
 from vit_spec import Header, ViTConfig
@@ -198,7 +198,7 @@ def _tensor_changes(
     """Differences of the target's tensors from the source's, and from those of the certificate."""
     formats = (content["source"]["format"], content["target"]["format"])
     if not set(formats) <= set(foreign.OURS):
-        problems, digested, _ = foreign.compared(source, target, formats, header)
+        problems, digested, _ = read_back(source, target, formats, header)
         yield from _changed("state_sha256", content["state_sha256"], digested, matters=True)
         yield from _changed("tensors.weights", "", some(problems), matters=True)
         return
