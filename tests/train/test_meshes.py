@@ -164,6 +164,9 @@ FIELDS = {
     "optim.total-steps": 4, "optim.warmup-steps": 2, "log-every": 2, "eval-every": 4,
     "model.depth": 1, "model.width": 32, "model.num-heads": 2, "model.mlp-width": 32,
 }  # fmt: skip
+TWO_DEVICES = "--xla_force_host_platform_device_count=2"
+TEACHER = ViTConfig(image_size=8, patch_size=4, in_channels=1, num_classes=10, width=32, depth=1,
+                    num_heads=2, mlp_width=32)  # fmt: skip
 SHORT = ["digits", *(f"--{name}={value}" for name, value in FIELDS.items())]
 
 
@@ -183,16 +186,22 @@ def together(command: list[str], variables: list[dict[str, str]]) -> list[str]:
     return ["".join(line for line in out if not line.startswith("[Gloo]")) for out in lines]
 
 
-def test_two_processes_under_slurm_train_as_one_and_only_the_first_writes(tmp_path):
+def test_two_processes_of_two_devices_train_as_one_and_only_the_first_writes(tmp_path):
+    vit_jax.save(vit_jax.create(TEACHER, seed=9), tmp_path / "teacher")
+    taught = [f"--teacher={tmp_path / 'teacher'}", "--optim.distill=soft"]
     script = (
         "import sys, train; train.check_twin = lambda recipe, path: True\n"
-        f"sys.argv = ['train.py', *{SHORT!r}, *sys.argv[1:]]; raise SystemExit(train.main())"
+        f"sys.argv = ['train.py', *{SHORT + taught!r}, *sys.argv[1:]]\n"
+        "raise SystemExit(train.main())"
     )
     data = ["--data-dir", str(tmp_path / "data")]
-    ranks = [{**SLURM, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    ranks = [
+        {**SLURM, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i), "XLA_FLAGS": TWO_DEVICES}
+        for i in range(2)
+    ]
     together(["-c", script, *data, "--out", str(tmp_path / "one")], [{}])
     first, second = together(["-c", script, *data, "--out", str(tmp_path / "two")], ranks)
-    assert "on 2 cpu device(s)" in first and second == ""
+    assert "on 4 cpu device(s)" in first and second == ""
     (one, two) = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("one", "two")
