@@ -57,6 +57,15 @@ SCHEMAS: dict[str, dict[str, Schema]] = {
 }
 
 
+def file_name(part: str) -> str | None:
+    """The file of a part in the folder of a checkpoint: of `PARTS`, or one of several of tensors.
+
+    None for what no certificate has.
+    """
+    shard = Path(part).name == part and part.endswith(SUFFIXES)
+    return PARTS.get(part) or (part if shard else None)
+
+
 def to_json(certificate: Mapping[str, Any]) -> str:
     """The text of a certificate's file."""
     return json.dumps(certificate, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -157,8 +166,8 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
     if content["kind"] == "conversion":
         tensors = content["tensors"]
         for part in {*tensors, *content["source"]["sha256"], *content["target"]["sha256"]}:
-            if part not in PARTS:
-                yield f"it has files {part!r}: known are {', '.join(PARTS)}"
+            if file_name(part) is None:
+                yield f"it has files {part!r}: known are {', '.join(PARTS)} and files of tensors"
         yield from _problems(tensors, dict.fromkeys(tensors, int), "tensors")
         yield from _gap_problems(content.get("outputs"), "outputs")
         return

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,13 +23,15 @@ from parity.verify import verify
 from vit_spec import count_parameters, get, variants
 from vit_spec.variants import ALIASES
 
-MISMATCH, USAGE = 1, 2
+MISMATCH, USAGE, TERMINATED = 1, 2, 143
 FLAGS = {"source": "--from", "target": "--to", "model": "--model"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     options = parser().parse_args(arguments)
+    if arguments is None:  # as a program; what is half-written is removed on the way out
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
     return_freed_memory()
     try:

@@ -10,9 +10,10 @@ import numpy as np
 
 from parity import containers, foreign, orbax
 from parity.certificate import sha256
-from parity.certificate_file import FORMAT, PARTS
+from parity.certificate_file import FORMAT, PARTS, file_name
 from parity.containers.blocks import bytes_of, same_bytes
 from parity.containers.names import BESIDE
+from parity.containers.shards import shard_names
 from parity.environment import now, versions
 from parity.formats import FOREIGN
 from parity.formats.kept import lost
@@ -205,7 +206,7 @@ def file_of(path: Path, part: str) -> Path:
         return foreign.weights_file(path)
     if part == "weights" and not path.is_dir():
         return path
-    return (path if path.is_dir() else path.parent) / PARTS[part]
+    return (path if path.is_dir() else path.parent) / (file_name(part) or part)
 
 
 def _files(path: Path, kind: str, parts: set[str], place: Path) -> dict[str, Any]:
@@ -215,5 +216,6 @@ def _files(path: Path, kind: str, parts: set[str], place: Path) -> dict[str, Any
     """
     said = ("config", *BESIDE) if kind in FOREIGN else ("config",) if path.is_dir() else ()
     names = [p for p in PARTS if p in parts or (p in said and file_of(path, p).is_file())]
+    names += [name for name in shard_names(file_of(path, "weights")) if file_name(name)]
     digests = {part: sha256(file_of(path, part)) for part in names}
     return {"path": place.as_posix(), "format": kind, "sha256": digests}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from parity import certificate_file, orbax
 from parity.certificate import sha256
-from parity.containers.names import BESIDE, CANDIDATES, SUFFIXES
+from parity.containers.names import BESIDE, CANDIDATES, INDEX, SUFFIXES
 from parity.containers.opening import kind_of
 from parity.containers.writing import flush_directory
 from parity.formats import FOREIGN
@@ -93,8 +93,9 @@ def _of_output(dst: Path, format: str, weights: str, names: list[str]) -> str:
     digests, problem = _recorded(dst, format)
     if problem:
         return problem
-    recorded = {certificate_file.PARTS[part]: sha for part, sha in digests.items()}
-    recorded[weights] = recorded.pop(WEIGHTS)
+    recorded = {certificate_file.file_name(part) or part: sha for part, sha in digests.items()}
+    several = weights + INDEX in names
+    recorded[weights + INDEX if several else weights] = recorded.pop(WEIGHTS)
     own = {*recorded, CONFIG, *BESIDE, certificate_file.IN_DIRECTORY}
     if others := [name for name in names if name not in own]:
         return f"{dst} holds {_some(others)} beside the output of a conversion"
@@ -150,11 +151,12 @@ def staged(dst: Path) -> Iterator[Path]:
     """A place for the new target, with the name of `dst`, which it takes when the block ends well.
 
     Its certificate comes along; an old one does not outlive its file. Nothing is left of a block
-    that fails. Raises `OSError` if the disk refuses, and everything is as it was.
+    that fails. Raises `FileExistsError` if what is there changed meanwhile, `OSError` if the disk
+    refuses, and everything is as it was.
     """
     dst = dst.resolve()  # a link stays one, and "." has a name
-    fill = dst.is_dir() and not any(dst.iterdir())
     dst.parent.mkdir(parents=True, exist_ok=True)
+    fill, before = dst.is_dir() and not any(dst.iterdir()), _looks(dst)
     home = dst if fill else dst.parent
     folder = Path(tempfile.mkdtemp(prefix=f".{dst.name}.", dir=home))
     try:
@@ -162,6 +164,12 @@ def staged(dst: Path) -> Iterator[Path]:
         yield place
         if place.is_dir():
             flush_directory(place)
+        if (now := _looks(dst, besides=folder.name)) != before:
+            changed = _some(sorted({name for name, *_ in before ^ now}))
+            raise FileExistsError(
+                f"{changed} of {dst} changed during the conversion, so nothing was "
+                "replaced: look at it and convert again"
+            )
         if fill:
             _fill(place, dst)
         elif place.is_dir() and dst.is_dir():
@@ -175,9 +183,16 @@ def staged(dst: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _looks(dst: Path, *, besides: str = "") -> set[tuple[str, int, int, int]]:
+    """What tells whether someone else writes to a target: its files, their sizes and times."""
+    files = [file for file in dst.iterdir() if file.name != besides] if dst.is_dir() else [dst]
+    found = [(file.name, os.lstat(file)) for file in files if os.path.lexists(file)]
+    return {(name, of.st_ino, of.st_size, of.st_mtime_ns) for name, of in found}
+
+
 def _fill(place: Path, dst: Path) -> None:
     """Into an empty directory, which may be where a disk is mounted; the weights come last."""
-    files = sorted(place.iterdir(), key=lambda file: file.name in CANDIDATES)
+    files = sorted(place.iterdir(), key=lambda file: file.is_dir() or file.name in CANDIDATES)
     try:
         for file in files:
             file.rename(dst / file.name)
@@ -192,6 +207,7 @@ def _fill(place: Path, dst: Path) -> None:
 
 def _swap(place: Path, dst: Path) -> None:
     """Two directories change places: at once on Linux, elsewhere the old one steps aside first."""
+    shutil.copymode(dst, place)
     if _exchanged(place, dst):
         return
     aside = place.with_name(".old")

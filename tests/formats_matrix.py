@@ -145,10 +145,11 @@ another forward pass, not a field of the config. Its files are refused: `pos_emb
 
 A target is written and compared in a hidden folder beside its place and then renamed into it, a
 directory in one exchange on Linux: whatever ends the program, the old target or the new one is
-there, whole. A directory is replaced if it is empty, or has the certificate of a conversion to the
-same format, the files of that certificate, and no other one; one of Orbax, or with
-several files of tensors, is not replaced. A file is replaced if it is as the certificate beside it
-says. All else is refused by a message that names what is there; no option overrides it.
+there, whole. A directory is replaced if it has the certificate of a conversion to the same format,
+the files of that certificate, and no other one; one of Orbax is not. An empty directory stays,
+since a disk may be mounted there: it is filled from a hidden folder inside, the weights last. A
+file is replaced if it is as the certificate beside it says. All else, and what someone else writes
+there meanwhile, is refused by a message that names what is there; no option overrides it.
 """
 HEAD = ("format", "model", "variant", "in", "out", "loaded by", "back")
 

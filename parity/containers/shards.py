@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from parity.containers.container import Container
-from parity.containers.files import File, broken, parsed, root_of
+from parity.containers.files import File, broken, parsed, reading, root_of
 from parity.containers.info import MOST_TENSORS
+from parity.containers.names import INDEX
 from vit_spec.strict_json import LIMIT, shown
 
 MOST_SHARDS = 512
@@ -72,6 +73,14 @@ def places_of(index: File) -> tuple[dict[str, str], dict[str, str]]:
     if not isinstance(texts, dict):
         raise index.broken("its metadata is no object")
     return places, {key: v if isinstance(v, str) else str(v) for key, v in texts.items()}
+
+
+def shard_names(path: Path) -> list[str]:
+    """The files that an index names; none for any other file. Raises `BrokenFile`."""
+    if not path.name.endswith(INDEX):
+        return []
+    with reading(path) as index:
+        return sorted(set(places_of(index)[0].values()))
 
 
 def inside(index: Path, shard: str) -> Path:

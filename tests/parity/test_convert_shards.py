@@ -53,6 +53,14 @@ def test_transformers_and_we_read_the_files_back(oracle, tmp_path):
     back = parity.convert(ours, tmp_path / "back", target="hf_vit", verify=True)
     assert_same_bits(theirs / "model.safetensors", back / "model.safetensors")
     assert parity.verify(ours).passed
+    parity.convert(theirs, ours, target="hf_vit", max_shard_size="30KB")  # replaces its own files
+    assert parity.verify(ours).passed
+    shard = sorted(ours.glob("model-*"))[0]
+    shard.write_bytes(shard.read_bytes().replace(b'"format":"pt"', b'"format":"tp"'))
+    changed = [change.what for change in parity.verify(ours).changes]
+    assert changed == [f"target.{shard.name}.sha256"]
+    with pytest.raises(FileExistsError, match=f"is not as it was converted: {shard.name} changed"):
+        parity.convert(theirs, ours, target="hf_vit")
 
 
 def test_what_fits_into_one_file_has_no_index(oracle, tmp_path):

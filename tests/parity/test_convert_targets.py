@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import parity
-from parity import conversion_outputs, foreign
+from parity import conversion_outputs, foreign, targets
 from parity.cli import main
 from tests.parity.format_oracles import assert_same_bits
 from tests.twin_models import TINY
@@ -184,6 +185,39 @@ def test_empty_and_linked_directories_stay_where_they_are(
     assert (tmp_path / "link").is_symlink() if place == "link" else folder.stat().st_ino == inode
     names = {"config.json", "model.safetensors", "parity.json", "preprocessor_config.json"}
     assert {path.name for path in folder.iterdir()} == names
+
+
+@pytest.mark.parametrize("there", ["nothing", "a file", "a directory", "an empty directory"])
+def test_what_someone_else_writes_meanwhile_is_not_replaced(there, ours, other, tmp_path):
+    target = "safetensors" if there == "a file" else "hf_vit"
+    place = tmp_path / ("x.safetensors" if there == "a file" else "x")
+    if there == "an empty directory":
+        place.mkdir()
+    elif there != "nothing":
+        parity.convert(other, place, target=target)
+    mine = place if there in ("nothing", "a file") else place / "mine.txt"
+    with (
+        foreign.opened_as(ours, "vitwin", None) as source,
+        pytest.raises(FileExistsError, match=f"{mine.name}.* changed during the conversion"),
+        targets.staged(place) as staged,
+    ):
+        foreign.write(staged, target, source)
+        mine.write_text("mine")
+    assert mine.read_text() == "mine"
+    assert not list(tmp_path.glob("**/.x*"))
+
+
+def test_a_program_that_is_told_to_end_leaves_nothing(ours, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    arguments = ["convert", str(ours), str(tmp_path / "x"), "--to", "timm", "--no-verify"]
+    monkeypatch.setattr("sys.argv", ["parity", *arguments])
+    monkeypatch.setattr(foreign, "write", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
 
 
 def test_the_weights_come_last_into_an_empty_directory(ours, tmp_path, monkeypatch):
