@@ -58,13 +58,24 @@ def run(job: Job) -> dict[str, dict[str, np.ndarray]]:
             for each in environments:
                 each["JAX_COORDINATOR_ADDRESS"] = f"localhost:{port}"
         running = [
-            subprocess.Popen(command, cwd=ROOT, env=e, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=e,
+                stdout=subprocess.DEVNULL,  # gloo tells of its connections there
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             for e in environments
         ]
-        for process in running:
-            errors = process.communicate()[1]
-            if process.returncode:
-                raise RuntimeError(errors)
+        try:
+            for process in running:
+                errors = process.communicate()[1]
+                if process.returncode:
+                    raise RuntimeError(errors)
+        finally:
+            for process in running:  # each waits for the others
+                process.kill()
         with np.load(out) as file:
             flat = dict(file)
     return {
