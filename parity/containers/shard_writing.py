@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,21 @@ from parity.containers.names import INDEX
 from parity.containers.shards import MOST_SHARDS
 from parity.containers.writing import write
 from vit_spec.checkpoint import WEIGHTS, replacing
+from vit_spec.strict_json import shown
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
 
 
 def size_of(size: int | str) -> int:
     """The bytes of a size such as "5GB" or "500 MiB". Raises `ValueError`."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([a-z]*)", str(size).strip().lower())
-    unit = UNITS.get(found[2].upper()) if found else None
-    count = int(float(found[1]) * unit) if found and unit else 0
-    if count < 1:
-        raise ValueError(f"the size {size!r} must be bytes, or such as 5GB, 500MB or 2GiB")
+    found = re.fullmatch(NUMBER + r" *([a-z]*)", str(size).strip().lower())
+    number, unit = (found[1], UNITS.get(found[2].upper(), 0)) if found else ("", 0)
+    count = int(Fraction(number) * unit) if unit else 0
+    if count < 1 or (unit == 1 and "." in number):
+        raise ValueError(
+            f"the size {shown(size)} must be whole bytes, or such as 5GB, 500MB or 2GiB"
+        )
     return count
 
 

@@ -72,8 +72,8 @@ def test_what_fits_into_one_file_has_no_index(oracle, tmp_path):
     ("target", "size", "message"),
     [
         ("timm", "5GB", "--max-shard-size '5GB' is for directories of transformers, not for timm"),
-        ("hf_vit", "5XB", "the size '5XB' must be bytes, or such as 5GB"),
-        ("hf_vit", "0", "the size '0' must be bytes"),
+        ("hf_vit", "5XB", "the size '5XB' must be whole bytes, or such as 5GB"),
+        ("hf_vit", "0", "the size '0' must be whole bytes"),
         ("hf_vit", "1", f"files of 1 bytes; at most {MOST_SHARDS} are read"),
     ],
 )
@@ -93,7 +93,15 @@ def test_sizes_that_cannot_be_are_refused(target, size, message, oracle, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("size", "count"), [(7, 7), ("12", 12), ("5GB", 5 * 10**9), ("1.5 MiB", 3 * 2**19)]
+    ("size", "count"),
+    [(7, 7), ("012", 12), ("5GB", 5 * 10**9), ("1.5 MiB", 3 * 2**19), (2**53 + 1, 2**53 + 1)],
 )
 def test_sizes_are_decimal_or_binary(size, count):
     assert size_of(size) == count
+
+
+@pytest.mark.parametrize("size", ["9" * 400, "9" * 5000, "1.5", 1.5, "1.0", -1, "0.1 KB\n1", ""])
+def test_what_is_no_size_is_refused_in_one_short_line(size):
+    with pytest.raises(ValueError, match="^the size .* must be whole bytes, or such") as error:
+        size_of(size)
+    assert len(str(error.value)) < 160
