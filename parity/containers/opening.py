@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parity.containers.container import Container
-from parity.containers.files import BrokenFile, File, check_link, reading
+from parity.containers.files import BrokenFile, File, broken, check_link, reading
 from parity.containers.hub import downloaded, is_address
 from parity.containers.msgpack_file import MsgpackFile
 from parity.containers.names import CANDIDATES, INDEX, SUFFIXES
@@ -116,13 +116,11 @@ def _archive(file: File) -> Container:
 def _file_of(folder: Path) -> Path:
     """The file of a directory: of a published name, or its only one."""
     for name in CANDIDATES:
-        if (folder / name).exists():
-            check_link(folder / name)
-            return folder / name
-    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
+        if os.path.lexists(folder / name):
+            return _inside(folder / name)
+    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.is_dir())
     if len(found) == 1:
-        check_link(found[0])
-        return found[0]
+        return _inside(found[0])
     if not found:
         raise FileNotFoundError(
             f"{folder} has no {CANDIDATES[0]} nor another file of tensors: {GIVE}"
@@ -130,3 +128,11 @@ def _file_of(folder: Path) -> Path:
     names = ", ".join(p.name for p in found[:SHOWN])
     names += f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     raise ValueError(f"{folder} has {len(found)} files of tensors ({names}): give one of them")
+
+
+def _inside(path: Path) -> Path:
+    """A file of a directory. Raises `BrokenFile` for a link to nothing or out of the directory."""
+    check_link(path)
+    if not path.exists():
+        raise broken(path, "it is a link to nothing", "put the file there, or remove the link")
+    return path

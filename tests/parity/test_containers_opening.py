@@ -120,6 +120,18 @@ def test_links_out_of_a_directory(tmp_path):
         _ = opened.config
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "some.npz"])
+def test_a_link_to_nothing_is_not_passed_over_for_another_file(name, tmp_path):
+    (tmp_path / name).symlink_to("gone")
+    if name == "model.safetensors":
+        write(tmp_path / "pytorch_model.bin", "torch", state())
+    with (
+        pytest.raises(containers.BrokenFile, match=f"{name}: it is a link to nothing; put the"),
+        containers.opened(tmp_path),
+    ):
+        pass
+
+
 def test_an_index_of_very_many_files(tmp_path):
     index(tmp_path, {f"{i}": f"{i}.safetensors" for i in range(100_000)})
     refused_index(tmp_path, "names 100000 tensors; at most 50000", traced=False)
