@@ -1,18 +1,22 @@
 """`hf://ORG/NAME` as the source of a conversion, from a cache on this disk."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
 
 import parity
 import vit_torch
 from parity.cli import main
+from parity.containers.hub import downloaded
 from tests.parity.format_oracles import assert_same_bits
 from tests.twin_models import TINY
 from vit_spec import Preprocessing, checkpoint
@@ -97,11 +101,17 @@ class Hub(BaseHTTPRequestHandler):
 
     weights = b""
     requests = 0
+    slow = False
+    asked_again = threading.Event()
 
     def do_HEAD(self):
         there = self.path == "/org/name/resolve/main/model.safetensors"
         Hub.requests += there
         busy = there and Hub.requests == 1
+        if busy and self.slow:
+            self.asked_again.wait(30)
+        elif there:
+            self.asked_again.set()
         self.send_response(503 if busy else 200 if there else 404)
         self.send_header("X-Repo-Commit", SHA)
         self.send_header("X-Error-Code", "" if there else "EntryNotFound")
@@ -137,6 +147,100 @@ def test_a_repository_is_downloaded_from_a_hub_that_is_busy_at_first(ours, serve
     settings = endpoint(server.server_port)
     result = command(tmp_path, "inspect", "hf://org/name/model.safetensors", **settings)
     assert "model.safetensors: safetensors, " in result.stdout, result.stderr
+
+
+def refusing(listening):
+    """Answers all as a proxy that lets nothing through."""
+    for connection in accepted(listening):
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+
+def closing(listening):
+    """Closes the connection in place of an answer."""
+    for connection in accepted(listening):
+        connection.recv(4096)
+
+
+def accepted(listening):
+    with contextlib.suppress(OSError):  # until it is closed
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                yield connection
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Sets the address of the Hub in this process, and where its cache is."""
+
+    def set_to(endpoint, timeout):
+        for name, value in {
+            "ENDPOINT": endpoint, "HF_HUB_ETAG_TIMEOUT": timeout, "HF_HUB_OFFLINE": False,
+            "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+        }.items():  # fmt: skip
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    huggingface_hub.close_session()  # which has read the proxies
+    yield set_to
+    huggingface_hub.close_session()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (refusing, "ProxyError: 403 Forbidden"),
+        (closing, "RemoteProtocolError: "),
+        (None, "ReadTimeout: timed out; a slow one has HF_HUB_ETAG_TIMEOUT seconds"),
+    ],
+)
+def test_each_failure_of_the_network_is_one_line_and_after_the_cache(
+    answer, why, hub, tmp_path, monkeypatch, capsys
+):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        there = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        if answer is refusing:
+            monkeypatch.setenv("https_proxy", there)
+        hub("https://hub.invalid" if answer is refusing else there, 0.1)
+        if answer:
+            threading.Thread(target=answer, args=[listening], daemon=True).start()
+        began = time.monotonic()
+        assert main(["inspect", "hf://org/other"]) == 2
+        assert time.monotonic() - began < 5
+        error = capsys.readouterr().err
+        assert "not in the cache, and the Hub cannot be reached: connect, or" in error
+        assert f"({why}" in error and error.count("\n") == 1
+        (tmp_path / "files").mkdir()
+        (tmp_path / "files" / "model.safetensors").write_bytes(b"weights")
+        cached(tmp_path, "org/name", tmp_path / "files")
+        assert downloaded("hf://org/name").read_bytes() == b"weights"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_hub_that_is_slow_at_first_is_waited_for(hub, server, monkeypatch):
+    monkeypatch.setattr(Hub, "slow", True)
+    monkeypatch.setattr(Hub, "asked_again", threading.Event())
+    Hub.weights, Hub.requests = b"weights", 0
+    hub(f"http://127.0.0.1:{server.server_port}", 0.5)
+    assert downloaded("hf://org/name").read_bytes() == b"weights"
+
+
+def test_a_config_that_the_network_fails_to_bring_is_no_model_without_one(hub, server, monkeypatch):
+    def broken(self):
+        self.close_connection = not self.path.endswith("/model.safetensors")
+        if not self.close_connection:
+            answer(self)
+
+    answer = Hub.do_HEAD
+    monkeypatch.setattr(Hub, "do_HEAD", broken)
+    Hub.weights, Hub.requests = b"weights", 1
+    hub(f"http://127.0.0.1:{server.server_port}", 5)
+    with pytest.raises(OSError, match=r"downloading config\.json failed: RemoteProtocolError"):
+        downloaded("hf://org/name")
 
 
 def test_without_a_network_nothing_is_tried_again(ours, tmp_path):
