@@ -21,6 +21,7 @@ from parity.formats.said import Model, agreed, of_ours, settled
 from parity.formats.table import their_shapes
 from vit_spec import Header, checkpoint, parameters, training_state
 from vit_spec.parameters import Shapes, check_shapes, check_size
+from vit_spec.strict_json import shown
 
 OURS = ("vitwin", "safetensors")
 REASON = 120  # characters of why a checkpoint is not of a format
@@ -241,11 +242,17 @@ def _matching(given: Given) -> list[str]:
 def _unlike(path: Path, form: Format, given: Given, error: Exception) -> str:
     """What a checkpoint looks like that was said to be of another format."""
     found = ["vitwin"] if is_ours(path) else _matching(given)
-    like = f"{' or '.join(found)} in {given.kind}" if found else f"no known format in {given.kind}"
-    ways = [f"source={name!r}" for name in found] or ["none", "the format that it has"]
+    like = f"but like {' or '.join(found)} in {given.kind}"
+    way = f"give {' or '.join(f'source={name!r}' for name in found)}"
+    if not found:
+        like = f"nor like another known format in {given.kind}"
+        way = (
+            f"its first tensors are {shown(list(given.shapes)[:3])}; rename all as {form.name} has "
+            "them, or say a format that has such names (docs/formats.md)"
+        )
     why = f"{error}".removeprefix(f"{path}").removeprefix(f" ({form.name})").lstrip(": ")
     return (
-        f"{path} does not look like {form.name} but like {like}: give {' or '.join(ways)}; "
+        f"{path} does not look like {form.name} {like}: {way}; "
         f"as {form.name}: {shorten(why, REASON, placeholder='...')}"
     )
 

@@ -5,7 +5,6 @@ Sources: `models.py` and `models_v2.py` of facebookresearch/deit, `models_vit.py
 GELU. Encoders of MAE and DINO without head have the same tensors, and so have timm's models.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from parity.formats.format import ELSEWHERE, Format, Given, inferred
 from parity.formats.limits import as_published, cannot, published, unusual
 from parity.formats.table import Rule, filled, leaves, modules
 from parity.formats.timm import alone
+from parity.formats.timm_names import plain_names, unwrapped
 from vit_spec import Header, Preprocessing, ViTConfig, get
 from vit_spec.parameters import Shapes
 
@@ -26,8 +26,6 @@ MODULES = (
 )  # fmt: skip
 UNTOLD = ("num_heads", "activation", "norm_eps", "pool")  # by tensors alone
 SHAPED = ("image_size", "class_token_position", "layer_scale")  # of which they say a part
-WRAPPED = re.compile(r"^(module\.)?(backbone\.)?")
-"""Of data-parallel training, and of a backbone with a projection head beside it."""
 MLP = modules({name: name for name in ("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.fc2")})
 
 
@@ -60,17 +58,6 @@ def dinov2(config: ViTConfig) -> list[Rule]:
         *(Rule(name, name) for name in scales),
         *(gated if config.mlp == "swiglu_packed" else MLP),
     ]
-
-
-def plain_name(name: str) -> str:
-    """A name without what training wraps around the backbone."""
-    return WRAPPED.sub("", name, count=1)
-
-
-def unwrapped(shapes: Shapes) -> Shapes:
-    """The backbone of a checkpoint of training, or all tensors of another one."""
-    inside = {plain_name(n): s for n, s in shapes.items() if "backbone." in n}
-    return inside or {plain_name(name): shape for name, shape in shapes.items()}
 
 
 def _format(
@@ -112,7 +99,7 @@ def _format(
         table=table,
         expresses=expresses,
         ignored=ignored,
-        aliases=lambda given: {name: plain_name(name) for name in given.shapes},
+        aliases=lambda given: plain_names(given.shapes),
         usual=preprocessing,
         untold=lambda given: (*UNTOLD, *SHAPED, *ELSEWHERE),
         model=lambda config: published(known, config.to_dict()) or "",

@@ -33,7 +33,7 @@ from parity.formats.format import (
 )
 from parity.formats.limits import cannot
 from parity.formats.table import Rule
-from parity.formats.timm_names import facts
+from parity.formats.timm_names import facts, plain_names, unwrapped
 from vit_spec import Header, Preprocessing, ViTConfig, parameters
 from vit_spec.parameters import Shapes
 from vit_spec.preprocessing import INTERPOLATIONS
@@ -80,10 +80,9 @@ OWN = (
 
 def matches(given: Given) -> bool:
     """Names an architecture of timm, or is a state dict with names that timm alone has."""
-    named = "architecture" in (given.config or {}) or (
-        given.kind == "torch" and alone(given.shapes)
-    )
-    return named and "patch_embed.proj.weight" in given.shapes
+    shapes = unwrapped(given.shapes)
+    named = "architecture" in (given.config or {}) or (given.kind == "torch" and alone(shapes))
+    return named and "patch_embed.proj.weight" in shapes
 
 
 def alone(shapes: Shapes) -> bool:
@@ -240,6 +239,7 @@ FORMAT = Format(
     table=table,
     config_to=config_to,
     expresses=expresses,
+    aliases=lambda given: plain_names(given.shapes),
     file="model.safetensors",
     untold=untold,
     images=images,

@@ -1,0 +1,49 @@
+"""State dicts with what training wraps around names, and names that no format has."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import parity
+from parity.certificate_file import read as read_certificate
+from parity.cli import main
+from tests.parity.format_oracles import assert_same_bits
+from tests.parity.test_formats_said import saved
+from tests.twin_models import TINY
+
+SCALED = {"layer_scale": 1e-6, "class_token_position": False}
+
+
+def wrapped(changes, folder, *more):
+    """Our checkpoint, a state dict of the same tensors with the prefix of DDP, and its config."""
+    ours = saved(TINY.replace(**changes), folder)
+    state = {f"module.{n}": t for n, t in load_file(ours / "model.safetensors").items()}
+    torch.save(state | {name: torch.ones(TINY.width) for name in more}, folder / "x.pth")
+    return ours, folder / "x.pth", ours / "config.json"
+
+
+def test_a_state_dict_of_timm_without_the_prefix_of_data_parallel_training(tmp_path):
+    ours, source, model = wrapped(SCALED, tmp_path)
+    told = parity.convert(source, tmp_path / "y", model=model, verify=False)
+    assert read_certificate(told)["source"]["format"] == "timm"
+    assert_same_bits(ours, told)
+    ours, source, model = wrapped({}, tmp_path)
+    assert_same_bits(ours, parity.convert(source, tmp_path / "z", source="timm", model=model))
+
+
+def test_names_that_are_one_without_their_prefix_stay_two(tmp_path):
+    for format, changes in (("timm", SCALED), ("deit", {})):
+        _, source, model = wrapped(changes, tmp_path, "norm.bias")
+        with pytest.raises(ValueError, match=r"module\.norm\.bias"):
+            parity.convert(source, tmp_path / "y", source=format, model=model)
+
+
+def test_a_wrong_format_where_none_is_known_says_what_the_names_are(tmp_path, capsys):
+    torch.save({"net.a": torch.ones(2), "net.b": torch.ones(2)}, tmp_path / "x.pth")
+    command = ["convert", str(tmp_path / "x.pth"), str(tmp_path / "y"), "--from", "timm"]
+    assert main([*command, "--model", "deit_tiny_patch16_224"]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"parity: {tmp_path / 'x.pth'} does not look like timm nor like another known format in "
+        "torch: its first tensors are ['net.a', 'net.b']; rename all as timm has them, or say a "
+        "format that has such names (docs/formats.md); as timm: "
+    )
