@@ -67,7 +67,7 @@ def fashion_mnist() -> Recipe:
         data="fashion_mnist",
         model=ViTConfig(
             image_size=28,
-            patch_size=7,
+            patch_size=4,
             in_channels=1,
             num_classes=10,
             width=128,
@@ -79,18 +79,19 @@ def fashion_mnist() -> Recipe:
             fc_norm=True,
         ),
         optim=OptimConfig(
-            lr=2e-3,
-            warmup_steps=100,
-            total_steps=1800,
+            optimizer="muon",
+            momentum=0.95,
+            lr=6e-3,
+            warmup_steps=200,
+            total_steps=6600,
             weight_decay=0.05,
             label_smoothing=0.1,
-            ema_decay=0.99,
+            ema_decay=0.998,
         ),
         preprocessing=Preprocessing(crop_fraction=1.0),
         augmentation=Augmentation(flip=0.5, shift=1),
         batch_size=128,
-        eval_every=600,
-        scan=True,
+        eval_every=1650,
     )
 
 
