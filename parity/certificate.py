@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from parity import orbax
 from parity.certificate_file import FORMAT
 from parity.report import Gap, Report
 from vit_spec import checkpoint
@@ -129,10 +130,11 @@ def _weights(report: Report, named: list[str]) -> dict[str, dict[str, str]]:
         found[side] = {"state_sha256": report.digests[side]}
         if side not in files:
             continue
-        file = checkpoint.weights_file(files[side])
+        path = Path(files[side])
+        file = path / orbax.SEAL if orbax.is_step(path) else checkpoint.weights_file(path)
         if not file.is_file():
             raise FileNotFoundError(f"{file} is gone, so no certificate can name its digest")
-        if report.config is not None and _digest_of(file) != report.digests[side]:
+        if report.config is not None and _digest_of(path) != report.digests[side]:
             raise ValueError(
                 f"{file} holds other weights than those that were checked on the side of {side}: "
                 "it changed since, or the model has; save the model and check again"
@@ -150,8 +152,11 @@ def _files_of(models: dict[str, Any]) -> dict[str, str]:
     return {side: m["name"] for side, m in sides.items() if m.get("kind") == "checkpoint"}
 
 
-def _digest_of(file: Path) -> str:
-    """The digest of a file's tensors as models hold them: all in the dtype of the first."""
-    state = checkpoint.read_tensors(file)
+def _digest_of(path: Path) -> str:
+    """The digest of a checkpoint's tensors as models hold them: all in the dtype of the first."""
+    if orbax.is_step(path):
+        state = orbax.read(path)[1]
+    else:
+        state = checkpoint.read_tensors(checkpoint.weights_file(path))
     first = next(iter(state.values())).dtype
     return digest({name: array.astype(first, copy=False) for name, array in state.items()})

@@ -97,10 +97,11 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
     which model it is.
     """
     if format == orbax.FORMAT:
-        header, state = orbax.read(path)
-        agreed(header, model, where=str(path))
-        found = {name: array.dtype for name, array in state.items()}
-        yield Source(header=header, dtypes=found, read=state.__getitem__, lines=None)
+        with orbax.opened(path) as step:
+            agreed(step.header, model, where=str(path))
+            yield Source(
+                header=step.header, dtypes=step.dtypes, read=step.read, lines=None, notes=step.notes
+            )
         return
     if format in OURS:
         check_links(path)

@@ -1,4 +1,7 @@
-"""What a checkpoint of any format holds, read without its values. No framework is imported."""
+"""What a checkpoint of any format holds, read without its values.
+
+No framework is imported, but for Orbax, whose metadata JAX alone reads.
+"""
 
 import os
 from dataclasses import dataclass

@@ -6,9 +6,9 @@ from typing import Any
 
 import vit_jax
 import vit_torch
-from parity import inputs
+from parity import inputs, orbax
 from parity.twins import to_jax, to_torch
-from vit_spec import ViTConfig, checkpoint
+from vit_spec import Header, ViTConfig, checkpoint
 from vit_spec.layout import State
 from vit_spec.variants import get_if_no_path
 
@@ -18,11 +18,11 @@ def resolve_twins(model: Any, twin: Any, seed: int) -> tuple[vit_jax.ViT, vit_to
     if isinstance(model, vit_torch.ViT) and not isinstance(twin, vit_torch.ViT):
         if isinstance(twin, vit_jax.ViT):
             return twin, model, "the models given"
-        return (to_jax(model) if twin is None else vit_jax.load(twin)), model, "the model given"
+        return (to_jax(model) if twin is None else _jax(twin)), model, "the model given"
     if isinstance(model, vit_jax.ViT):
         if twin is None:
             return model, to_torch(model), "the model given"
-        theirs = twin if isinstance(twin, vit_torch.ViT) else vit_torch.load(twin)
+        theirs = twin if isinstance(twin, vit_torch.ViT) else _torch(twin)
         return model, theirs, "the models given"
     state, config, subject = _weights_of(model, seed)
     if isinstance(twin, vit_jax.ViT):
@@ -32,7 +32,22 @@ def resolve_twins(model: Any, twin: Any, seed: int) -> tuple[vit_jax.ViT, vit_to
         return first, vit_torch.api.from_state(config, state), subject
     if isinstance(twin, vit_torch.ViT):
         return first, twin, f"{subject} against the model given"
-    return first, vit_torch.load(twin), f"{subject} against {twin}"
+    return first, _torch(twin), f"{subject} against {twin}"
+
+
+def _jax(path: str | os.PathLike[str]) -> vit_jax.ViT:
+    header, state = _read(Path(path))
+    return vit_jax.api.from_state(header.config, state)
+
+
+def _torch(path: str | os.PathLike[str]) -> vit_torch.ViT:
+    header, state = _read(Path(path))
+    return vit_torch.api.from_state(header.config, state)
+
+
+def _read(path: Path) -> tuple[Header, State]:
+    """A checkpoint of ours, or one of Orbax."""
+    return orbax.read(path) if orbax.is_step(path) else checkpoint.read(path)
 
 
 def _weights_of(model: Any, seed: int) -> tuple[State, ViTConfig, str]:
@@ -45,7 +60,7 @@ def _weights_of(model: Any, seed: int) -> tuple[State, ViTConfig, str]:
             f"checkpoint"
         )
     if path.exists():
-        header, state = checkpoint.read(path)
+        header, state = _read(path)
         return state, header.config, str(path)
     if isinstance(model, str) and path.suffix == "" and len(path.parts) < 3:
         config = get_if_no_path(model)

@@ -86,10 +86,18 @@ checkpoint.write("changed", replace(header, config=config), state)
 
 ## Orbax, and several files
 
-`--to orbax` writes a directory that `vit_jax.load`, `--init` of `train.py` and Orbax itself take
-(`ocp.StandardCheckpointer().restore(DIR / "state")["params"]`): names and layout of JAX, a digest
-of every tensor. It needs JAX and Orbax and holds the model once. A step of a training run,
-`RUN/checkpoints/STEP`, has the same form and is read as well: its moving average or parameters.
+`--to orbax` writes a directory that `vit_jax.load`, `--init` of `train.py`, `check`, `diagnose`,
+`--model` and Orbax itself take: names and layout of JAX, a digest of every tensor. Orbax restores
+from absolute paths alone:
+
+```python
+ocp.StandardCheckpointer().restore(Path(DIR).absolute() / "state")["params"]
+```
+
+It needs JAX and Orbax, 250 MB for them and about three times the model: B/16, 0.35 GB, takes 1.26
+GB to write (with 0.35 of the mapped source) and 0.84 GB to read. A step of a training run,
+`RUN/checkpoints/STEP`, has the same form and is read as well: its moving average or else its
+parameters, and a note says what stays behind.
 
 `--max-shard-size 5GB` writes a directory of transformers as several safetensors files and their
 index, as `save_pretrained` does. Such files are read in every format.

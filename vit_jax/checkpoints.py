@@ -25,7 +25,7 @@ from vit_spec.checkpoint import replacing
 
 METRIC = "test_accuracy"
 DAMAGED = "damaged"  # folder beside the checkpoints
-PARTIAL = "*.orbax-checkpoint-tmp"
+PARTIAL = ".orbax-checkpoint-tmp"  # how the name of an unfinished save ends
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -183,15 +183,13 @@ class Checkpoints:
     def _failed(self, error: Exception) -> SaveError:
         """Removes what a failed save left, which may fill the disk, and says what happened."""
         step, self._writing = self._writing, None
-        for partial in self.path.glob(PARTIAL):
+        for partial in self.path.glob(f"*{PARTIAL}"):
             shutil.rmtree(partial, ignore_errors=True)
         kept = ", ".join(map(str, self.steps())) or "none"
-        number = getattr(error, "errno", None) or _errno_in(str(error))
-        why = os.strerror(number) if number in FULL else f"{type(error).__name__}: {error}"
         free = shutil.disk_usage(self.path).free
         return SaveError(
-            f"the checkpoint of step {step} was not saved: {why} ({free / 1e6:,.0f} MB free in "
-            f"{self.path}). Checkpoints before it are whole: {kept}"
+            f"the checkpoint of step {step} was not saved: {reason(error)} "
+            f"({free / 1e6:,.0f} MB free in {self.path}). Checkpoints before it are whole: {kept}"
         )
 
     def _put_aside(self, steps: list[int]) -> None:
@@ -225,8 +223,23 @@ def check_digests(state: Any, expected: Mapping[str, str], prefix: str = "") -> 
 
 
 def quiet() -> None:
-    """Only errors of Orbax, which otherwise tells every step of a save."""
+    """Only errors of Orbax, which otherwise tells every step of a save, and none that it raises."""
     logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_not_raised)
+
+
+def reason(error: Exception) -> str:
+    """Why a save failed: in the system's words where there is no room."""
+    number = getattr(error, "errno", None) or _errno_in(str(error))
+    return os.strerror(number) if number in FULL else f"{type(error).__name__}: {error}"
+
+
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    """Whether a record is not of a thread or task of Orbax whose error the caller gets, too."""
+    text = str(record.msg)
+    of_task = text.startswith("Task ") and "/orbax/checkpoint/" in text
+    return not of_task and "_SignalingThread.run() raised an exception" not in text
 
 
 def _accuracy(metrics: Any) -> float:

@@ -1,16 +1,31 @@
 """The model in a checkpoint of a run: the moving average if there is one, else the parameters."""
 
+import contextlib
 import json
 import operator
 import os
-from collections.abc import Mapping
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from vit_jax.checkpoints import DamageError, check_digests, naming_damage, quiet, sealed, unsealed
+from vit_jax.checkpoints import (
+    PARTIAL,
+    DamageError,
+    SaveError,
+    check_digests,
+    naming_damage,
+    quiet,
+    reason,
+    sealed,
+    unsealed,
+)
 from vit_jax.digests import digests
 from vit_jax.run_folder import CHECKPOINTS
 from vit_spec import strict_json
@@ -18,6 +33,8 @@ from vit_spec.checkpoint import WEIGHTS, Header, read_header
 from vit_spec.layout import State, torch_name
 from vit_spec.parameters import Shapes, check_shapes, check_size, parameters
 from vit_spec.strict_json import shown
+
+CLOSED = "Event loop is closed"
 
 
 def is_run_checkpoint(path: str | os.PathLike[str]) -> bool:
@@ -46,10 +63,39 @@ def header_of(path: str | os.PathLike[str]) -> Header:
     return _header(_run(Path(path)), path)
 
 
-def read_run_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, State]:
-    """Header and weights, in JAX's names and layout.
+@dataclass(frozen=True)
+class RunWeights:
+    """The model in a checkpoint of a run, whose arrays are not read yet."""
 
-    Raises `ValueError` for damage, and before an array is read for all that do not fit the config.
+    path: Path
+    header: Header
+    part: str  # `ema` or `params`
+    others: tuple[str, ...]  # the other parts of the state that are there
+    arrays: Mapping[str, jax.ShapeDtypeStruct]  # in JAX's names and layout
+    digests: Mapping[str, str]  # of each array, as `digests` names them
+
+    def read(self) -> State:
+        """The weights, in JAX's names and layout. Raises `ValueError` for damage."""
+        import orbax.checkpoint as ocp
+
+        with naming_damage(f"{self.path}"):
+            target = {self.part: dict(self.arrays)}
+            arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+            state = ocp.PyTreeCheckpointer().restore(
+                self.path / "state",
+                args=ocp.args.PyTreeRestore(
+                    item=target, restore_args=arguments, partial_restore=True
+                ),
+            )[self.part]
+            check_digests(state, self.digests, f".{self.part}")
+        return state
+
+
+def open_run_checkpoint(path: str | os.PathLike[str]) -> RunWeights:
+    """What the model of a checkpoint of a run is. No array is read.
+
+    Raises `ValueError` for damage, for all arrays that do not fit the config, and for those that
+    have no digest.
     """
     import orbax.checkpoint as ocp
 
@@ -58,31 +104,31 @@ def read_run_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, State]:
     run = _run(path)
     header = _header(run, path)
     with naming_damage(f"{path}"):
-        reader = ocp.PyTreeCheckpointer()
-        metadata: Any = reader.metadata(path / "state").item_metadata
+        metadata: Any = ocp.PyTreeCheckpointer().metadata(path / "state").item_metadata
         saved = metadata.tree
         part = "ema" if saved.get("ema") else "params"
-        arrays = {str(name): x for name, x in saved[part].items()}
-        shapes = {name: tuple(x.shape) for name, x in arrays.items()}
-        kinds = {name: str(np.dtype(x.dtype)) for name, x in arrays.items()}
-        chunks = {name: x.storage.chunk_shape for name, x in arrays.items()}
-    _check(header, shapes, kinds, where=f"{path}")
+        others = tuple(str(name) for name, content in saved.items() if name != part and content)
+        found = {str(name): x for name, x in saved[part].items()}
+        arrays = {n: jax.ShapeDtypeStruct(x.shape, np.dtype(x.dtype)) for n, x in found.items()}
+        chunks = {name: x.storage.chunk_shape for name, x in found.items()}
+    _check(header, arrays, where=f"{path}")
     with naming_damage(f"{path}"):
         for name, chunk in chunks.items():  # one is read whole
-            if any(map(operator.gt, chunk, shapes[name])):
-                raise DamageError(f"{name} is {shapes[name]} in pieces of {chunk}")
-        target = {part: {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in arrays.items()}}
-        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
-        state = reader.restore(
-            path / "state",
-            args=ocp.args.PyTreeRestore(item=target, restore_args=arguments, partial_restore=True),
-        )[part]
-        check_digests(
-            state,
-            {n: d for n, d in run["digests"].items() if n.startswith(f".{part}[")},
-            f".{part}",
+            if any(map(operator.gt, chunk, arrays[name].shape)):
+                raise DamageError(f"{name} is {arrays[name].shape} in pieces of {chunk}")
+    if bare := [n for n in arrays if f".{part}[{n!r}]" not in run["digests"]]:
+        raise DamageError(
+            f"{path / 'run' / 'metadata'} has no digest of {len(bare)} tensors, first "
+            f"{shown(bare[0])}: it is damaged, take another step"
         )
-    return header, state
+    expected = {n: d for n, d in run["digests"].items() if n.startswith(f".{part}[")}
+    return RunWeights(path, header, part, others, arrays, expected)
+
+
+def read_run_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, State]:
+    """Header and weights, in JAX's names and layout. Raises what both steps do."""
+    found = open_run_checkpoint(path)
+    return found.header, found.read()
 
 
 def write_run_checkpoint(path: str | os.PathLike[str], header: Header, state: State) -> None:
@@ -100,8 +146,40 @@ def write_run_checkpoint(path: str | os.PathLike[str], header: Header, state: St
     items = ocp.args.Composite(
         state=ocp.args.StandardSave({"params": state}), run=ocp.args.JsonSave(sealed(body))
     )
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as saver:
-        saver.save(Path(path).absolute(), items)
+    try:
+        with _heard_once(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as saver:
+            saver.save(Path(path).absolute(), items)
+    except (OSError, ValueError, RuntimeError) as error:
+        _remove(Path(f"{os.fspath(path)}{PARTIAL}"))
+        raise SaveError(f"the weights were not saved for Orbax: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _heard_once() -> Iterator[None]:
+    """Nothing but the error of a save that fails.
+
+    Of several arrays that fail, Orbax raises the first error and closes its event loop. The others
+    then print that it is closed, and may do so after the block: what drops that stays in place.
+    """
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == CLOSED):
+            before(found)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = before
+
+
+def _remove(folder: Path) -> None:
+    """Until nothing comes back for a second: TensorStore's threads write on after a failure."""
+    since = start = time.monotonic()
+    while since < start + 20 and time.monotonic() < since + 1:
+        if folder.exists():
+            since = time.monotonic()
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -118,18 +196,17 @@ def _run(path: Path) -> dict[str, Any]:
     return run
 
 
-def _check(header: Header, shapes: Shapes, kinds: Mapping[str, str], *, where: str) -> None:
+def _check(header: Header, arrays: Mapping[str, jax.ShapeDtypeStruct], *, where: str) -> None:
     """Raises `ValueError` with all arrays that are not those of the config, in PyTorch's layout."""
     found: Shapes = {}
-    names: dict[str, str] = {}
-    for name, shape in shapes.items():
-        new, axes = torch_name(name, len(shape))
+    dtypes: dict[str, str] = {}
+    for name, array in arrays.items():
+        new, axes = torch_name(name, len(array.shape))
         if new in found:
             raise DamageError(f"{where} has two arrays for {new}: take another step")
-        found[new], names[new] = tuple(shape[axis] for axis in axes), name
+        found[new], dtypes[new] = tuple(array.shape[axis] for axis in axes), str(array.dtype)
     check_size(header.config, found, where=where)
-    expected, dtypes = parameters(header.config), {new: kinds[n] for new, n in names.items()}
-    check_shapes(expected, found, where=where, dtypes=dtypes)
+    check_shapes(parameters(header.config), found, where=where, dtypes=dtypes)
 
 
 def _header(run: dict[str, Any], path: str | os.PathLike[str]) -> Header:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity.containers.files import BrokenFile
+from parity import orbax
+from parity.containers.files import BrokenFile, broken
 from parity.formats.format import RESAMPLED, Format, Given, Json, Unsaid, head_and_image
 from parity.formats.table import Line, Rule, lines
 from vit_spec import Header, Preprocessing, ViTConfig, checkpoint
@@ -36,8 +37,16 @@ def model_of(model: ViTConfig | str | os.PathLike[str] | None) -> Model:
     """What `model` says: a path that exists, else a variant's name."""
     if model is None or isinstance(model, ViTConfig):
         return model
-    if Path(model).exists():
-        return checkpoint.read_header(model)
+    path = Path(model)
+    if orbax.is_step(path):
+        return orbax.header_of(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise broken(
+            path, "it is not a regular file",
+            "give the path of a checkpoint or of its config.json, or a variant's name",
+        )  # fmt: skip
+    if path.exists():
+        return checkpoint.read_header(path)
     return Named(get_if_no_path(os.fspath(model)))
 
 

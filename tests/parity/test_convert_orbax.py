@@ -1,7 +1,12 @@
-"""`parity convert` of one step of a training run, as train.py writes it."""
+"""`parity convert` of one step of a training run, as train.py writes it, and to Orbax."""
 
 import json
+import logging
+import os
+import re
+import resource
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,13 +19,20 @@ import vit_jax
 import vit_torch
 from parity.cli import main
 from parity.containers import BrokenFile
+from parity.formats.said import model_of
 from tests.parity.format_oracles import assert_same_bits
 from tests.twin_models import TINY, images
 from vit_jax import run_weights
 from vit_jax.api import get_state
-from vit_jax.checkpoints import sealed
+from vit_jax.checkpoints import sealed, unsealed
+from vit_spec import checkpoint
 
 MODEL = "--model.depth 1 --model.width 16 --model.num-heads 2 --model.mlp-width 16"
+DOCS = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+TAKEN = (
+    "the weights are the moving average of this step of a run; what stays behind: state of the "
+    "optimizer, parameters, number of the step"
+)
 STEPS = "--optim.total-steps 6 --optim.warmup-steps 1 --checkpoint.every 3"
 
 
@@ -37,6 +49,7 @@ def test_the_moving_average_of_a_step_becomes_a_file_of_another_library(run, tmp
     step = run / "checkpoints" / "3"
     written = parity.convert(step, tmp_path / "out", target="timm", verify=True)
     assert parity.verify(written / "parity.json").passed
+    assert json.loads((written / "parity.json").read_text())["remarks"][0] == TAKEN
     back = parity.convert(written, tmp_path / "back")
     ours, theirs = vit_jax.load(step), vit_torch.load(back)
     report = parity.check(ours, theirs, level="outputs")
@@ -51,18 +64,23 @@ def test_the_last_step_is_the_model_of_the_finished_run(run, tmp_path):
     assert parity.inspect(run / "checkpoints" / "6").header == parity.inspect(run).header
 
 
-@pytest.mark.parametrize("how", ["other weights", "cut short"])
+@pytest.mark.parametrize("how", ["other weights", "cut short", "no digests"])
 def test_damage_is_named_and_nothing_written(run, tmp_path, capsys, how):
     step = shutil.copytree(run / "checkpoints" / "3", tmp_path / "3")
     if how == "other weights":  # whole, so that TensorStore has no error and digests alone tell
         shutil.rmtree(step / "state")
         shutil.copytree(run / "checkpoints" / "6" / "state", step / "state")
+    elif how == "no digests":
+        file = step / "run" / "metadata"
+        content = unsealed(json.loads(file.read_text())) | {"digests": {}}
+        file.write_text(json.dumps(sealed(content)))
     else:
         file = step / "state" / "_METADATA"
         file.write_bytes(file.read_bytes()[:-9])
     assert main(["convert", str(step), str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert str(step) in said and ("are not as saved" in said) == (how == "other weights")
+    assert ("has no digest of 19 tensors" in said) == (how == "no digests")
     assert not (tmp_path / "out").exists()
 
 
@@ -75,6 +93,11 @@ def step(run, tmp_path, monkeypatch):
     ocp.PyTreeCheckpointer(use_ocdbt=False).save(step / "state", {"params": state})
     monkeypatch.setattr(ocp.PyTreeCheckpointer, "restore", lambda *_, **__: pytest.fail("read"))
     return step
+
+
+def test_what_a_step_holds_is_told_without_its_values(step, run):
+    found, ours = parity.inspect(step), parity.inspect(run)
+    assert found.header == ours.header and found.tensors == ours.tensors and not found.notes
 
 
 def edit(step, name, **changes):
@@ -143,6 +166,16 @@ def test_a_step_has_no_links_out_of_it(step, tmp_path, name):
         parity.inspect(step)
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["state/_METADATA", "state/d/more"])
+def test_a_step_has_nothing_but_files_and_folders(run, tmp_path, name):
+    step = shutil.copytree(run / "checkpoints" / "3", tmp_path / "3")
+    (step / name).unlink(missing_ok=True)
+    os.mkfifo(step / name)
+    with pytest.raises(BrokenFile, match=f"{name}: it is neither a file nor a folder"):
+        parity.inspect(step)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "training.safetensors"])
 def test_a_directory_of_ours_has_no_links_out_of_it(run, tmp_path, name):
     shutil.copytree(run, tmp_path / "a", ignore=shutil.ignore_patterns("checkpoints"))
@@ -181,10 +214,12 @@ def test_weights_become_a_directory_of_orbax_and_back(wide, tmp_path):
             np.testing.assert_array_equal(array, ours[name])
 
 
-def test_orbax_alone_reads_what_is_written(wide, tmp_path):
-    written = parity.convert(wide, tmp_path / "out", target="orbax")
+def test_orbax_alone_reads_what_is_written_as_documented(wide, tmp_path, monkeypatch):
+    parity.convert(wide, tmp_path / "out", target="orbax")
+    documented = re.findall(r"^ocp\.StandardCheckpointer.*$", DOCS, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
     with jax.enable_x64(True):
-        found = ocp.StandardCheckpointer().restore(written.absolute() / "state")["params"]
+        found = eval(documented[0], {"ocp": ocp, "Path": Path, "DIR": "out"})
         ours = get_state(vit_jax.load(wide))
         assert found.keys() == ours.keys()
         for name, array in found.items():
@@ -200,7 +235,47 @@ def test_damage_in_the_last_digits_of_a_double_is_found(wide, tmp_path):
     with jax.enable_x64(True):
         ocp.PyTreeCheckpointer().save(written.absolute() / "state", {"params": state})
     with pytest.raises(ValueError, match=f"1 tensors are not as saved, first .*{name}"):
-        parity.inspect(written)
+        parity.read(written)
+
+
+def test_the_other_commands_take_a_directory_of_orbax(wide, tmp_path):
+    written = parity.convert(wide, tmp_path / "out", target="orbax", certificate=False)
+    both, record = [str(written), str(wide)], str(tmp_path / "record.json")
+    options = ["--level", "weights", "--json", record]
+    assert main(["check", both[0], "--against", both[1], *options]) == 0
+    assert main(["check", both[1], "--against", both[0], *options]) == 0
+    assert main(["verify", record]) == 0
+    assert main(["diagnose", *both, "--level", "weights"]) == 0
+    assert model_of(written) == checkpoint.read_header(wide)
+
+
+def test_the_disk_has_all_of_what_is_written(wide, tmp_path, monkeypatch):
+    synced, fsync = set(), os.fsync
+
+    def noted(file):
+        synced.add(os.fstat(file).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    written = parity.convert(wide, tmp_path / "out", target="orbax", certificate=False)
+    assert not [p for p in (written, *written.rglob("*")) if p.stat().st_ino not in synced]
+
+
+def test_a_full_disk_is_said_in_a_line_and_nothing_left(wide, tmp_path, capfd, caplog):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        code = main(["convert", str(wide), str(tmp_path / "out"), "--to", "orbax", "--no-verify"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capfd.readouterr().err
+    assert code == 2 and not caplog.records
+    assert said == "parity: the weights were not saved for Orbax: File too large\n"
+    assert list(tmp_path.iterdir()) == [wide]
+    never = "Task exception was never retrieved: "  # asyncio says so when it is collected
+    for of in ("/orbax/checkpoint/_src/serialization/type_handlers.py", "/other.py"):
+        logging.getLogger("asyncio").error(never + of)
+    assert [record.msg for record in caplog.records] == [never + "/other.py"]
 
 
 def test_a_directory_of_orbax_is_not_replaced(wide, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What a checkpoint says of itself, what is assumed if it says nothing, what `model=` adds."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from parity.certificate_file import read as read_certificate
 from parity.cli import main
 from parity.formats import FOREIGN, Given
 from parity.formats.kept import lost
+from parity.formats.said import model_of
 from parity.formats.table import their_shapes
 from tests.parity.format_oracles import assert_same_bits
 from tests.twin_models import TINY
@@ -279,3 +281,11 @@ def test_the_way_to_another_epsilon_is_the_one_of_the_docs(tmp_path, monkeypatch
     target = parity.convert("changed", "x", target="timm")
     assert json.loads((target / "config.json").read_text())["architecture"].startswith("vit_")
     assert parity.convert(target, "y") and checkpoint.read_header("y").config.norm_eps == 1e-6
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["model", "config.json"])
+def test_a_model_that_is_no_file_is_named(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}: it is not a regular file; give the path of a"):
+        model_of(tmp_path / name)
