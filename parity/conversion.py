@@ -38,8 +38,8 @@ def compared(
 
     Its `same_bits` is false where a dtype had to be widened, which keeps the values, and where two
     tensors become their sum. Its `state_sha256` is of the target's own names. Its `remarks` are
-    `notes` and, of formats of others, these changes and what the target does otherwise where its
-    outputs at the native size are the same.
+    `notes`, what stays behind, what the target does otherwise where its outputs at the native size
+    are the same, and these changes.
 
     Args:
         formats: of source and target.
@@ -49,16 +49,15 @@ def compared(
 
     Raises `OSError` if the target does not hold the same tensors, or the disk refuses.
     """
+    stays, changed = remarks(src, formats, header, training=training)
     if set(formats) <= set(foreign.OURS):
         parts = {"weights", "training"} if training else {"weights"}
         problems, found, counts = _same_names(src, at, parts)
-        changed, more, files = [], {"remarks": notes}, parts
+        more, files = {}, parts
     else:
         problems, found, count = read_back(src, at, formats, header)
         counts, files = {"weights": count}, {"weights"}
-        changed = _changes(src, formats, header)
-        remarks = [*notes, *_remarks(src, header, *formats), *changed]
-        more = {"header": header.to_json(), "remarks": remarks}
+        more = {"header": header.to_json()}
     if problems:
         raise OSError(
             f"{dst} was written and reads back other than {src} ({some(problems)}): the disk is "
@@ -73,10 +72,21 @@ def compared(
         "tensors": counts,
         "same_bits": not changed,
         "state_sha256": found,
+        "remarks": [*notes, *stays, *changed],
         **more,
         "versions": versions(PACKAGES),
         "date": now(),
     }
+
+
+def remarks(
+    src: Path, formats: tuple[str, str], header: Header, *, training: bool
+) -> tuple[list[str], list[str]]:
+    """What is not the same for who reads the target, and how its bits are not the source's.
+
+    `training` says whether a training state goes along. Few values are read or none.
+    """
+    return _remarks(src, header, *formats, training=training), _changes(src, formats, header)
 
 
 def read_back(
@@ -114,7 +124,7 @@ def _same_names(src: Path, dst: Path, parts: set[str]) -> tuple[list[str], str, 
         return problems, digest(weights), counts
 
 
-def _remarks(src: Path, header: Header, source: str, format: str) -> list[str]:
+def _remarks(src: Path, header: Header, source: str, format: str, *, training: bool) -> list[str]:
     """What is not the same for who reads the target, where its outputs are."""
     found = lost(header, FOREIGN[format]) if format in FOREIGN else []
     if unread := foreign.ignored(src, source):
@@ -123,7 +133,7 @@ def _remarks(src: Path, header: Header, source: str, format: str) -> list[str]:
             + ", ".join(unread[:3])
             + (", ..." if len(unread) > 3 else "")
         )
-    if training_state.has_training(src):
+    if not training and training_state.has_training(src):
         found.append("the training state stays behind: the weights alone are converted")
     return found
 

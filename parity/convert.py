@@ -20,7 +20,7 @@ from parity.certificate_file import write as write_certificate
 from parity.containers.hub import downloaded, is_address, names_file
 from parity.containers.names import TORCH
 from parity.containers.shard_writing import size_of
-from parity.conversion import compared
+from parity.conversion import compared, remarks
 from parity.formats import FOREIGN
 from parity.formats.said import model_of
 from vit_spec import Header, ViTConfig, checkpoint, training_state
@@ -71,8 +71,9 @@ def convert(
             the target as the PyTorch one. The command does so by default. Without JAX or PyTorch
             the certificate says that bits alone were compared. With neither argument the target is
             not read back.
-        note: called with a line about what `src` does not say itself and was assumed; the
-            certificate has it among its remarks.
+        note: called with a line about what `src` does not say itself and was assumed, or what of
+            a step is taken; the certificate has it among its remarks. Without either argument
+            above, with its other remarks too: what stays behind or changes.
 
     Raises:
         Disagreement: the outputs of both sides are not the same.
@@ -135,6 +136,9 @@ def converted(
             record["outputs"] = (
                 outputs.none(reason) if reason else outputs.measured(src, place, formats, header)
             )
+        else:
+            stays, changed = remarks(src, (source, target), header, training=training)
+            _tell([*stays, *changed], note)
         failed = bool(record) and record["outputs"]["verdict"] == outputs.FAIL
         if certificate:
             write_certificate(beside(place), record)

@@ -64,6 +64,15 @@ def test_the_last_step_is_the_model_of_the_finished_run(run, tmp_path):
     assert parity.inspect(run / "checkpoints" / "6").header == parity.inspect(run).header
 
 
+def test_what_stays_behind_is_said_where_nothing_is_compared(run, tmp_path, capsys):
+    ours = shutil.copytree(run, tmp_path / "a", ignore=shutil.ignore_patterns("checkpoints"))
+    (ours / "training.safetensors").touch()
+    for source, note in ((run / "checkpoints" / "3", TAKEN), (ours, "the training state stays")):
+        target = str(tmp_path / f"{source.name}.safetensors")
+        assert main(["convert", str(source), target, "--no-verify", "--no-certificate"]) == 0
+        assert f"note: {note}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("how", ["other weights", "cut short", "no digests"])
 def test_damage_is_named_and_nothing_written(run, tmp_path, capsys, how):
     step = shutil.copytree(run / "checkpoints" / "3", tmp_path / "3")
