@@ -6,8 +6,10 @@ Two tasks on the same JPEG files of 500 x 375 pixels, batches of 32 normalised f
 `evaluate` resizes to 224 x 224 (bicubic, the aspect ratio ignored, as Hugging Face's processor
 does), `train` takes an Inception crop of 224 and flips half of the images. The floor decodes and
 resizes with Pillow, and nothing else: no normalisation, no batches. All run in one process
-without workers, take turns in rounds of one pass over the files, and are measured in CPU time of
-the process with all its threads, so the figures are per core. What is not installed is left out.
+without workers on one core (Linux), take turns in rounds of one pass over the files, and are
+measured in CPU time of the process with all its threads. On several cores the threads of one
+contender would slow each other down and PyTorch's would wait while they count, and the floor has
+one thread only. What is not installed is left out.
 
 Photographs come from `--photos`, else from scikit-image, else the two of scikit-learn.
 """
@@ -15,6 +17,7 @@ Photographs come from `--photos`, else from scikit-image, else the two of scikit
 import argparse
 import importlib
 import importlib.util
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -202,6 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="where to write all figures")
     options = parser.parse_args(arguments)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     settings = {"files": options.files, "rounds": options.rounds}
     found: dict[str, Any] = _machine.record("data", settings, packages=PACKAGES) | {"tasks": {}}
     found["hardware"] = _machine.hardware("cpu", 1)

@@ -20,17 +20,18 @@ def contiguous(array: np.ndarray) -> np.ndarray:
 
 
 def panels(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The array in C order, some rows of a transposed one at a time, all in one small buffer.
+    """The array in C order, some rows of a transposed one at a time, in two small buffers.
 
-    So a large array is in the processor's cache when it is written. Use each before the next.
+    So a large array is in the processor's cache when it is written. Use each before the one after
+    the next.
     """
     flat = _columns(array) if array.dtype.isnative else None
     if flat is None:
         yield contiguous(array)
         return
-    buffer = np.empty((min(BLOCK, len(flat)), flat.shape[1]), flat.dtype)
+    buffers = np.empty((2, min(BLOCK, len(flat)), flat.shape[1]), flat.dtype)
     for row in range(0, len(flat), BLOCK):
-        part = flat[row : row + BLOCK]
+        part, buffer = flat[row : row + BLOCK], buffers[row // BLOCK % 2]
         _transpose(part.T, buffer[: len(part)])
         yield buffer[: len(part)]
 

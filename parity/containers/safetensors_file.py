@@ -4,6 +4,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from parity.containers.container import FileContainer
 from parity.containers.files import File, parsed
 from parity.containers.info import BITS, DTYPES, MOST_AXES, MOST_TENSORS, Info
-from parity.containers.values import Values
+from parity.containers.values import Values, in_turns
 from vit_spec.strict_json import LIMIT, shown
 
 CODES = {
@@ -137,6 +138,6 @@ def write_safetensors(
     if len(text) > LIMIT:
         raise ValueError(f"the header has {len(text)} bytes; at most {LIMIT} are read back")
     out.write(struct.pack("<Q", len(text)) + text)
-    for name in order:
-        for piece in values.pieces(name):
-            out.write(piece)
+    with ThreadPoolExecutor(1) as thread:
+        for name in order:
+            in_turns(out.write, values.pieces(name), thread)

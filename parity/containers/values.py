@@ -1,6 +1,8 @@
 """The values that a writer asks for, one tensor at a time, checked against what was declared."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from typing import Any
 
 import numpy as np
 
@@ -33,9 +35,20 @@ class Values:
         return self.array(name).reshape(-1).view(np.uint8).data
 
     def pieces(self, name: str) -> Iterator[memoryview]:
-        """The bytes of `name` in C order, in pieces of some megabytes; use each before the next."""
+        """The bytes of `name` in C order, in pieces of some megabytes, as `panels` gives them."""
         for panel in panels(self._checked(name)):
             yield from pieces(panel.reshape(-1).view(np.uint8).data)
+
+
+def in_turns(write: Callable[[Any], Any], pieces: Iterable[Any], thread: Executor) -> None:
+    """Writes all pieces, each by the thread while this one makes the next."""
+    waiting: Future[Any] | None = None
+    for piece in pieces:
+        if waiting is not None:
+            waiting.result()
+        waiting = thread.submit(write, piece)
+    if waiting is not None:
+        waiting.result()
 
 
 def pieces(flat: memoryview) -> Iterator[memoryview]:

@@ -6,6 +6,7 @@ of `parity.rules`, where "JAX" is the foreign side.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -126,24 +127,36 @@ def stack(rules: Iterable[Rule], depth: int, name: Callable[[str], str]) -> list
 def our_shapes(table: Iterable[Line], found: Shapes) -> Shapes:
     """Our names and shapes of all that a table finds among their names."""
     shapes: Shapes = {}
+    known: dict[Any, Any] = {}
     for line in table:
         if all(name in found for name in line.theirs):
             try:
-                arrays = line.op.to_torch(tuple(np.empty(found[n], np.int8) for n in line.theirs))
+                after = _after(line.op.to_torch, [found[n] for n in line.theirs], known)
             except (ValueError, IndexError) as error:  # other axes than the operation's
                 said = ", ".join(f"{n} {found[n]}" for n in line.theirs[:3])
                 raise ValueError(f"{said} cannot become {line.ours[0]} ({error})") from error
-            shapes |= {n: a.shape for n, a in zip(line.ours, arrays, strict=True)}
+            shapes |= dict(zip(line.ours, after, strict=True))
     return shapes
 
 
 def their_shapes(table: Iterable[Line], ours: Shapes) -> Shapes:
     """Their names and shapes for ours."""
     shapes: Shapes = {}
+    known: dict[Any, Any] = {}
     for line in table:
-        arrays = line.op.to_jax(tuple(np.empty(ours[n], np.int8) for n in line.ours))
-        shapes |= {n: a.shape for n, a in zip(line.theirs, arrays, strict=True)}
+        after = _after(line.op.to_jax, [ours[n] for n in line.ours], known)
+        shapes |= dict(zip(line.theirs, after, strict=True))
     return shapes
+
+
+def _after(
+    carry: Callable[[Arrays], Arrays], shapes: list[tuple[int, ...]], known: dict[Any, Any]
+) -> list[tuple[int, ...]]:
+    """The shapes that arrays of `shapes` get; of all blocks it is computed once."""
+    key = (carry, *shapes)
+    if key not in known:
+        known[key] = [a.shape for a in carry(tuple(np.empty(shape, np.int8) for shape in shapes))]
+    return known[key]
 
 
 def _tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
