@@ -87,7 +87,7 @@ def test_what_is_no_file_is_not_taken_for_absent(format, file, make, run, tmp_pa
 
 def test_a_pipe_given_as_a_model_is_not_waited_for(run, tmp_path):
     os.mkfifo(tmp_path / CONFIG)
-    with pytest.raises(ValueError, match=r"config.json is not a regular file"):
+    with pytest.raises(ValueError, match=r"config.json: it is not a regular file"):
         parity.convert(run.folders["timm"], tmp_path / "x", model=tmp_path / CONFIG)
 
 

@@ -215,18 +215,21 @@ def test_hf_flax_vit(name, changes, tmp_path, matrix):
     matrix("hf_flax_vit", model, "the published tree", inward=inward, outward=outward)
 
 
-def test_the_commands_of_the_readme_go_to_big_vision_and_back(tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_readme_go_to_big_vision_and_back_and_to_orbax(
+    tmp_path, monkeypatch, capsys
+):
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     lines = [line.partition("#")[0].split() for line in readme.splitlines()]
     commands = [
         words[2:] for words in lines if words[:2] == ["$", "parity"] and "siglip" in str(words)
     ]
-    assert len(commands) == 2
+    assert len(commands) == 3  # to big_vision, back, and to Orbax
     monkeypatch.chdir(tmp_path)
     oracle, x, expected = transformers_model("SiglipVisionModel", "SiglipVisionConfig", {})
     oracle.save_pretrained("siglip")
-    assert [main(command) for command in commands] == [0, 0], capsys.readouterr().err
+    assert [main(command) for command in commands] == [0, 0, 0], capsys.readouterr().err
     assert_same_bits("siglip", "again")
+    assert parity.verify("siglip_orbax").passed
     loaded = type(oracle).from_pretrained("again", dtype=torch.float64).eval()
     assert relative_gap(outputs(loaded, x), expected) < BOUND
 
