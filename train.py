@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ntrain: interrupted; --resume continues from the last checkpoint", file=sys.stderr)
+        print("\ntrain: interrupted; --resume goes on from the last save, if any", file=sys.stderr)
         return 130
 
 

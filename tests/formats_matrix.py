@@ -61,7 +61,8 @@ and noted, too.
 `--model` adds what a checkpoint does not say, and never overrules what it says: fields in which
 they contradict each other are refused, each with both values. A variant's name speaks of the
 architecture: head, labels and image size stay those of the source, as after fine-tuning. A config
-is taken at its word.
+is taken at its word. For a model that has no name write one:
+`Path("config.json").write_text(vit_spec.Header(config=vit_spec.ViTConfig(...)).to_json())`.
 
 ## Another epsilon
 

@@ -61,7 +61,8 @@ class Header:
         if content.get("format") != FORMAT:
             raise ValueError(
                 f"{where} has format {shown(content.get('format'))}, not {FORMAT!r}: it is not a "
-                "vitwin checkpoint"
+                "vitwin checkpoint, whose config.json is the text of vit_spec.Header(config="
+                "vit_spec.ViTConfig(...)).to_json()"
             )
         entries = {"config": dict, "family": str, "preprocessing": dict}
         for name, kind in entries.items():
