@@ -23,26 +23,18 @@ from parity.containers.files import BrokenFile
 from parity.formats.format import Unsaid
 from parity.inputs import random_state
 from tests.fuzz_containers import SECONDS, Failure, mutated
+from tests.parity.test_formats_refusals import NATIVE
 from vit_spec import Header, ViTConfig, checkpoint
 
 PLAIN = ViTConfig(
     image_size=32, patch_size=16, width=64, depth=1, num_heads=1, mlp_width=128, num_classes=3
 )
-CLIP = {"patch_bias": False, "pre_norm": True, "head_bias": False, "norm_eps": 1e-5}
-DINOV2 = {"layer_scale": 0.1, "num_classes": 0}
-MODELS: dict[str, dict[str, Any]] = {  # format: a model that it holds, as changes of `PLAIN`
-    "vitwin": {},
-    "timm": {},
-    "hf_vit": {},
-    "hf_deit": {"distillation_token": True},
-    "hf_dinov2": DINOV2,
-    "hf_dinov2_with_registers": {"num_registers": 2, **DINOV2},
-    "hf_clip": CLIP,
-    "hf_siglip": {"class_token": False, "pool": "map", "num_classes": 0},
-    "hf_vitmae": {"num_classes": 0},
-    "hf_flax_vit": {},
-    "open_clip": CLIP,
-}
+SAYING = (  # formats with JSON beside the weights
+    "timm", "hf_vit", "hf_deit", "hf_dinov2", "hf_dinov2_with_registers", "hf_clip", "hf_siglip",
+    "hf_vitmae", "hf_flax_vit", "open_clip",
+)  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {"vitwin": {}} | {name: NATIVE[name] for name in SAYING}
+"""Format: a model that it holds, as changes of `PLAIN`."""
 ODD: tuple[Any, ...] = (
     [], {}, None, True, False, 0, -1, 1, 2, 3, 7, 16, 224, 0.5, 3.5, -0.1, 1e-300, 1e300,
     4_000_000, 30_000_000, 10**9, 2**31, 2**63, 10**400, "", "a", "224", "gelu", "\x1b[2J",
