@@ -11,7 +11,7 @@ import pytest
 
 import parity
 import vit_torch
-from parity import conversion_outputs, memory
+from parity import conversion_outputs, foreign, memory
 from parity.certificate_file import beside
 from parity.cli import main
 from tests.twin_models import TINY
@@ -118,3 +118,59 @@ def test_without_verifying_the_command_starts_fast_and_imports_no_framework(ours
         after = resource.getrusage(resource.RUSAGE_CHILDREN)  # what it computed, not what it waited
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(spent) < 0.5, spent
+
+
+@pytest.mark.parametrize("broken", ["config.json", "preprocessor_config.json"])
+def test_a_target_with_a_broken_config_is_not_verified_as_if_it_said_none(
+    broken, ours, tmp_path, monkeypatch
+):
+    written = foreign.write
+
+    def faulty(dst, format, source, shard):
+        written(dst, format, source, shard)
+        content = json.loads((dst / broken).read_text())
+        (dst / broken).write_text(json.dumps(content | {"resample": 9, "use_rope": True}))
+
+    monkeypatch.setattr(foreign, "write", faulty)
+    with pytest.raises(ValueError, match="use_rope True|resample 9"):
+        parity.convert(ours, tmp_path / "x", target="hf_vit", verify=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_target_that_lost_its_config_is_not_verified_by_that_of_the_source(
+    ours, tmp_path, monkeypatch
+):
+    written = foreign.write
+
+    def faulty(dst, format, source, shard):
+        written(dst, format, source, shard)
+        (dst / "config.json").unlink()
+
+    monkeypatch.setattr(foreign, "write", faulty)
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        parity.convert(ours, tmp_path / "x", target="timm", verify=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_target_whose_format_has_no_place_for_the_config_is_verified(tmp_path):
+    said = {"pos_embed": "sincos2d", "activation": "gelu_tanh", "class_token": False}
+    vit_torch.save(vit_torch.create(TINY.replace(pool="mean", **said)), tmp_path / "ours")
+    file = parity.convert(tmp_path / "ours", tmp_path / "x.npz", target="big_vision", verify=True)
+    record = json.loads((tmp_path / f"{file.name}.parity.json").read_text())
+    assert record["outputs"]["verdict"] == "PASS"
+    assert "say which model it is" in record["remarks"][0]
+
+
+def test_without_a_certificate_outputs_are_compared_all_the_same(
+    ours, tmp_path, capsys, monkeypatch
+):
+    command = ["convert", str(ours), str(tmp_path / "x"), "--to", "timm", "--no-certificate"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "outputs of both sides on 2 images" in out and "certificate:" not in out
+    assert not (tmp_path / "x" / "parity.json").exists()
+    monkeypatch.setattr(conversion_outputs, "proof_bound", lambda depth: -1.0)
+    command[2] = str(tmp_path / "y")
+    assert main(command) == 1
+    assert "nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "y").exists()
