@@ -33,6 +33,7 @@ def compared(
     at: Path,
     training: bool,
     notes: list[str],
+    changed: list[str],
 ) -> dict[str, Any]:
     """Reads the target back, compares it with the source, and returns the certificate.
 
@@ -45,11 +46,11 @@ def compared(
         formats: of source and target.
         at: where the target lies now, before it takes its place `dst`.
         training: whether a training state went along.
-        notes: what the source does not say itself.
+        notes: of the conversion, but for `changed`.
+        changed: how its bits are not those of the source, of `changes`.
 
     Raises `OSError` if the target does not hold the same tensors, or the disk refuses.
     """
-    stays, changed = remarks(src, formats, header, training=training)
     if set(formats) <= set(foreign.OURS):
         parts = {"weights", "training"} if training else {"weights"}
         problems, found, counts = _same_names(src, at, parts)
@@ -72,21 +73,47 @@ def compared(
         "tensors": counts,
         "same_bits": not changed,
         "state_sha256": found,
-        "remarks": [*notes, *stays, *changed],
+        "remarks": [*notes, *changed],
         **more,
         "versions": versions(PACKAGES),
         "date": now(),
     }
 
 
-def remarks(
-    src: Path, formats: tuple[str, str], header: Header, *, training: bool
-) -> tuple[list[str], list[str]]:
-    """What is not the same for who reads the target, and how its bits are not the source's.
+def remarks(src: Path, formats: tuple[str, str], header: Header, *, training: bool) -> list[str]:
+    """What is not the same for who reads the target, though its outputs are: what stays behind.
 
-    `training` says whether a training state goes along. Few values are read or none.
+    `formats` are of source and target; `training` says whether a training state goes along.
     """
-    return _remarks(src, header, *formats, training=training), _changes(src, formats, header)
+    source, target = formats
+    found = lost(header, FOREIGN[target]) if target in FOREIGN else []
+    if unread := foreign.ignored(src, source):
+        found.append(
+            f"{len(unread)} tensors of the source are no part of the model and stay behind: "
+            + ", ".join(unread[:3])
+            + (", ..." if len(unread) > 3 else "")
+        )
+    if not training and training_state.has_training(src):
+        found.append("the training state stays behind: the weights alone are converted")
+    return found
+
+
+def changes(source: foreign.Source, target: foreign.Target) -> list[str]:
+    """How the bits of the target are not those of the source, where it computes the same."""
+    found, wide = [], {**source.widened, **target.widened}
+    summed = list(dict.fromkeys([*source.summed(), *target.summed()]))
+    if wide:
+        some = [f"{name} to {kind}" for name, kind in list(wide.items())[:3]]
+        found.append(
+            f"{len(wide)} tensors are widened, without loss, as the target joins them with wider "
+            f"ones: {', '.join(some)}{', ...' if len(wide) > 3 else ''}"
+        )
+    if summed:
+        found.append(
+            f"the target has sums of values of {', '.join(summed)}, rounded to their dtype: no way "
+            "back takes them apart again"
+        )
+    return found
 
 
 def read_back(
@@ -122,41 +149,6 @@ def _same_names(src: Path, dst: Path, parts: set[str]) -> tuple[list[str], str, 
             counts[part] = len(theirs)
     with reading(dst, "weights") as weights:
         return problems, digest(weights), counts
-
-
-def _remarks(src: Path, header: Header, source: str, format: str, *, training: bool) -> list[str]:
-    """What is not the same for who reads the target, where its outputs are."""
-    found = lost(header, FOREIGN[format]) if format in FOREIGN else []
-    if unread := foreign.ignored(src, source):
-        found.append(
-            f"{len(unread)} tensors of the source are no part of the model and stay behind: "
-            + ", ".join(unread[:3])
-            + (", ..." if len(unread) > 3 else "")
-        )
-    if not training and training_state.has_training(src):
-        found.append("the training state stays behind: the weights alone are converted")
-    return found
-
-
-def _changes(src: Path, formats: tuple[str, str], header: Header) -> list[str]:
-    """How the bits of the target are not those of the source, where it computes the same."""
-    with foreign.opened_as(src, formats[0], header) as source:
-        target = foreign.planned(source, formats[1])
-        wide = {**source.widened, **target.widened}
-        summed = list(dict.fromkeys([*source.summed(), *target.summed()]))
-    found = []
-    if wide:
-        some = [f"{name} to {kind}" for name, kind in list(wide.items())[:3]]
-        found.append(
-            f"{len(wide)} tensors are widened, without loss, as the target joins them with wider "
-            f"ones: {', '.join(some)}{', ...' if len(wide) > 3 else ''}"
-        )
-    if summed:
-        found.append(
-            f"the target has sums of values of {', '.join(summed)}, rounded to their dtype: no way "
-            "back takes them apart again"
-        )
-    return found
 
 
 class Tensors(Mapping[str, np.ndarray]):

@@ -20,7 +20,7 @@ from parity.certificate_file import write as write_certificate
 from parity.containers.hub import downloaded, is_address, names_file
 from parity.containers.names import TORCH
 from parity.containers.shard_writing import size_of
-from parity.conversion import compared, remarks
+from parity.conversion import changes, compared, remarks
 from parity.formats import FOREIGN
 from parity.formats.said import model_of
 from vit_spec import Header, ViTConfig, checkpoint, training_state
@@ -119,6 +119,7 @@ def converted(
     targets.check_replaceable(dst, target)
     limit = None if max_shard_size is None else _shard_size(max_shard_size, target)
     training, record = target == source == "vitwin" and training_state.has_training(src), {}
+    changed: list[str] = []
     with contextlib.ExitStack() as stack:
         with foreign.opened_as(src, source, model_of(model)) as opened:
             header, notes, reason = opened.header, opened.notes, _reason(opened.header, verify)
@@ -128,16 +129,25 @@ def converted(
                 state = checkpoint.read_tensors(checkpoint.weights_file(src))
                 training_state.write(place, training_state.read_beside(src, header, state))
             else:
-                foreign.write(place, target, opened, limit)
+                changed = changes(opened, foreign.write(place, target, opened, limit))
+        formats = (source, target)
+        stays = remarks(src, formats, header, training=training)
         if certificate or verify:
-            formats = (source, target)
-            record = compared(src, dst, formats, header, at=place, training=training, notes=notes)
+            record = compared(
+                src,
+                dst,
+                formats,
+                header,
+                at=place,
+                training=training,
+                notes=[*notes, *stays],
+                changed=changed,
+            )
             record |= {"address": address} if is_address(address) else {}
             record["outputs"] = (
                 outputs.none(reason) if reason else outputs.measured(src, place, formats, header)
             )
         else:
-            stays, changed = remarks(src, (source, target), header, training=training)
             _tell([*stays, *changed], note)
         failed = bool(record) and record["outputs"]["verdict"] == outputs.FAIL
         if certificate:

@@ -174,15 +174,15 @@ def planned(source: Source, format: str) -> Target:
     return replace(target, widened=found, summed=read.summed)
 
 
-def write(dst: Path, format: str, source: Source, shard: int | None = None) -> None:
+def write(dst: Path, format: str, source: Source, shard: int | None = None) -> Target:
     """Writes a checkpoint where nothing is, in several files of up to `shard` bytes if that is set.
 
-    Raises `ValueError` if the format cannot hold it.
+    Returns what it has. Raises `ValueError` if the format cannot hold it.
     """
     target, header = planned(source, format), source.header
     if format == orbax.FORMAT:
         orbax.write(dst, header, {name: target.read(name) for name in target.infos})
-        return
+        return target
     form: Format | None = FOREIGN.get(format)
     files = {} if form is None else form.config_to(replace(header, config=form.held(header.config)))
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
@@ -198,7 +198,7 @@ def write(dst: Path, format: str, source: Source, shard: int | None = None) -> N
     kind = targets.kind(format)
     if shard is not None:
         containers.write_shards(dst, target.infos, target.read, shard, metadata=metadata)
-        return
+        return target
     containers.write(
         dst if name is None else dst / name,
         kind,
@@ -206,6 +206,7 @@ def write(dst: Path, format: str, source: Source, shard: int | None = None) -> N
         target.read,
         metadata=metadata if kind == "safetensors" else None,
     )
+    return target
 
 
 def ignored(path: Path, format: str) -> list[str]:

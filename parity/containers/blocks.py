@@ -1,5 +1,7 @@
 """Arrays in C order: transposed ones are copied block by block, several times as fast as NumPy."""
 
+import math
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,21 +21,34 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     return out.reshape(array.shape)
 
 
-def panels(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The array in C order, some rows of a transposed one at a time, in two small buffers.
+class Rooms:
+    """Memory for arrays of which only the last few are in use: so it stays the same few pages."""
 
-    So a large array is in the processor's cache when it is written. Use each before the one after
-    the next.
+    def __init__(self, count: int) -> None:
+        self._rooms = deque(np.empty(0, np.uint8) for _ in range(count))
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory that comes again after `count` calls; values are whatever was there."""
+        room, size = self._rooms.popleft(), math.prod(shape) * dtype.itemsize
+        room = room if len(room) >= size else np.empty(size, np.uint8)
+        self._rooms.append(room)
+        return room[:size].view(dtype).reshape(shape)
+
+
+def panels(array: np.ndarray, rooms: Rooms) -> Iterator[np.ndarray]:
+    """The array in C order; of a transposed one some rows at a time, each in one of the rooms.
+
+    So a large array is in the processor's cache when it is written.
     """
     flat = _columns(array) if array.dtype.isnative else None
     if flat is None:
         yield contiguous(array)
         return
-    buffers = np.empty((2, min(BLOCK, len(flat)), flat.shape[1]), flat.dtype)
     for row in range(0, len(flat), BLOCK):
-        part, buffer = flat[row : row + BLOCK], buffers[row // BLOCK % 2]
-        _transpose(part.T, buffer[: len(part)])
-        yield buffer[: len(part)]
+        part = flat[row : row + BLOCK]
+        out = rooms.array(part.shape, part.dtype)
+        _transpose(part.T, out)
+        yield out
 
 
 def same_bytes(one: np.ndarray, other: np.ndarray) -> bool:

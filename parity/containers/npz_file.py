@@ -3,7 +3,8 @@
 import re
 import zipfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from operator import itemgetter
 from typing import BinaryIO
 
 import numpy as np
@@ -12,7 +13,7 @@ from parity.containers.container import FileContainer, left_out
 from parity.containers.files import File, frozen
 from parity.containers.info import Info
 from parity.containers.npy_header import MOST, Head, head, read_head
-from parity.containers.values import Values, in_turns
+from parity.containers.values import Values
 from parity.containers.zip_directory import STORED, Member, inflated, members, start_of
 from parity.containers.zip_writing import aligned
 from vit_spec.strict_json import shown
@@ -82,13 +83,15 @@ def is_unsafe(name: str) -> bool:
 
 def write_npz(out: BinaryIO, tensors: Mapping[str, Info], values: Values) -> None:
     """A .npz of stored members, aligned for mapping. Raises `ValueError` for unsafe names."""
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive, ThreadPoolExecutor(1) as thread:
-        for name, info in tensors.items():
-            if not name or is_unsafe(name + SUFFIX) or "\0" in name:
-                raise ValueError(
-                    f"{name!r} cannot be the name of a member of .npz: rename it, without '..', "
-                    "backslash and a leading slash or drive"
-                )
+    for name in tensors:
+        if not name or is_unsafe(name + SUFFIX) or "\0" in name:
+            raise ValueError(
+                f"{name!r} cannot be the name of a member of .npz: rename it, without '..', "
+                "backslash and a leading slash or drive"
+            )
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, parts in groupby(values.stream(tensors), itemgetter(0)):
             with aligned(archive, out, name + SUFFIX) as member:
-                member.write(head(info))
-                in_turns(member.write, values.pieces(name), thread)
+                member.write(head(tensors[name]))
+                for _, piece in parts:
+                    member.write(piece)

@@ -4,7 +4,6 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from parity.containers.container import FileContainer
 from parity.containers.files import File, parsed
 from parity.containers.info import BITS, DTYPES, MOST_AXES, MOST_TENSORS, Info
-from parity.containers.values import Values, in_turns
+from parity.containers.values import Values
 from vit_spec.strict_json import LIMIT, shown
 
 CODES = {
@@ -138,6 +137,5 @@ def write_safetensors(
     if len(text) > LIMIT:
         raise ValueError(f"the header has {len(text)} bytes; at most {LIMIT} are read back")
     out.write(struct.pack("<Q", len(text)) + text)
-    with ThreadPoolExecutor(1) as thread:
-        for name in order:
-            in_turns(out.write, values.pieces(name), thread)
+    for _, piece in values.stream(order):
+        out.write(piece)

@@ -7,6 +7,8 @@ import math
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import BinaryIO
 
 from parity.containers.info import Info
@@ -38,9 +40,9 @@ def write_torch(out: BinaryIO, tensors: Mapping[str, Info], values: Values) -> N
         ):  # fmt: skip
             with aligned(archive, out, f"{ROOT}/{name}") as member:
                 member.write(data)
-        for key, name in enumerate(tensors):
+        for key, (_, parts) in enumerate(groupby(values.stream(tensors), itemgetter(0))):
             with aligned(archive, out, f"{ROOT}/data/{key}") as member:
-                for piece in values.pieces(name):
+                for _, piece in parts:
                     member.write(piece)
 
 

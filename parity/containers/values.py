@@ -1,14 +1,17 @@
 """The values that a writer asks for, one tensor at a time, checked against what was declared."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from parity.containers.blocks import contiguous, panels
+from parity.containers.blocks import Rooms, contiguous, panels
 from parity.containers.files import PIECE
 from parity.containers.info import Info
+
+AHEAD = 8  # pieces that are made before they are asked for
 
 
 class Values:
@@ -34,24 +37,28 @@ class Values:
         """The bytes of `name` in C order."""
         return self.array(name).reshape(-1).view(np.uint8).data
 
-    def pieces(self, name: str) -> Iterator[memoryview]:
-        """The bytes of `name` in C order, in pieces of some megabytes, as `panels` gives them."""
-        for panel in panels(self._checked(name)):
-            yield from pieces(panel.reshape(-1).view(np.uint8).data)
+    def stream(self, names: Iterable[str]) -> Iterator[tuple[str, memoryview]]:
+        """Names, each with its bytes in C order, in pieces: at least one, of some megabytes.
 
+        A thread makes the next few meanwhile. Use each before the next one: its memory comes again.
+        """
+        made, waiting = self._pieces(names, Rooms(AHEAD)), deque[Future[Any]]()
+        with ThreadPoolExecutor(1) as thread:
+            while True:
+                while len(waiting) < AHEAD:
+                    waiting.append(thread.submit(next, made, None))
+                if (found := waiting.popleft().result()) is None:
+                    return
+                yield found
 
-def in_turns(write: Callable[[Any], Any], pieces: Iterable[Any], thread: Executor) -> None:
-    """Writes all pieces, each by the thread while this one makes the next."""
-    waiting: Future[Any] | None = None
-    for piece in pieces:
-        if waiting is not None:
-            waiting.result()
-        waiting = thread.submit(write, piece)
-    if waiting is not None:
-        waiting.result()
+    def _pieces(self, names: Iterable[str], rooms: Rooms) -> Iterator[tuple[str, memoryview]]:
+        for name in names:
+            for panel in panels(self._checked(name), rooms):
+                for piece in pieces(panel.reshape(-1).view(np.uint8).data):
+                    yield name, piece
 
 
 def pieces(flat: memoryview) -> Iterator[memoryview]:
-    """The bytes in pieces of some megabytes."""
-    for start in range(0, len(flat), PIECE):
+    """The bytes in pieces of some megabytes, one at least."""
+    for start in range(0, len(flat) or 1, PIECE):
         yield flat[start : start + PIECE]

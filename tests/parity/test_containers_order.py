@@ -1,8 +1,13 @@
 """Large arrays that lie in another order than C's are copied by blocks, in panels."""
 
+import time
+
 import numpy as np
 import pytest
 
+from parity.containers.blocks import BLOCK
+from parity.containers.info import Info
+from parity.containers.values import AHEAD, Values
 from tests.parity.test_containers import KINDS, read, same, write
 
 VIEWS = {  # of a large array, in other orders than it lies
@@ -24,3 +29,15 @@ def test_large_arrays_in_another_order_are_written_in_c_order(tmp_path, kind):
     assert not any(array.flags.c_contiguous for array in arrays.values())
     write(tmp_path / "x", kind, arrays)
     same(read(tmp_path / "x"), {n: np.array(a, np.float32, order="C") for n, a in arrays.items()})
+
+
+def test_a_piece_stays_what_it_is_while_those_after_it_are_made():
+    array = np.arange(64 * 4096 * 8, dtype=np.float32).reshape(64, -1).T
+    stream = Values({"x": Info.of("float32", array.shape)}, lambda _: array).stream(["x"])
+    rows = 0
+    for name, piece in stream:
+        time.sleep(0.01)  # the thread is as far ahead as it may be
+        found = np.frombuffer(piece, np.float32).reshape(-1, 64)
+        assert name == "x" and np.array_equal(found, array[rows : rows + len(found)])
+        rows += len(found)
+    assert rows == len(array) > 3 * AHEAD * BLOCK

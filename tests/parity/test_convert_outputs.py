@@ -127,9 +127,10 @@ def test_a_target_with_a_broken_config_is_not_verified_as_if_it_said_none(
     written = foreign.write
 
     def faulty(dst, format, source, shard):
-        written(dst, format, source, shard)
+        target = written(dst, format, source, shard)
         content = json.loads((dst / broken).read_text())
         (dst / broken).write_text(json.dumps(content | {"resample": 9, "use_rope": True}))
+        return target
 
     monkeypatch.setattr(foreign, "write", faulty)
     with pytest.raises(ValueError, match="use_rope True|resample 9"):
@@ -143,8 +144,9 @@ def test_a_target_that_lost_its_config_is_not_verified_by_that_of_the_source(
     written = foreign.write
 
     def faulty(dst, format, source, shard):
-        written(dst, format, source, shard)
+        target = written(dst, format, source, shard)
         (dst / "config.json").unlink()
+        return target
 
     monkeypatch.setattr(foreign, "write", faulty)
     with pytest.raises(ValueError, match=r"has no config\.json"):
