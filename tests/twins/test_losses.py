@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import tests.oracles.timm_models  # noqa: F401  (makes timm importable)
 import vit_jax.losses
 import vit_jax.training
 import vit_torch.losses

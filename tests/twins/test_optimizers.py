@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import parity
+import tests.oracles.timm_models  # noqa: F401  (makes timm importable)
 import vit_jax.training_state
 import vit_torch.training_state
 from tests.training_runs import BATCHES, everything, run_jax, run_torch, torch_state
