@@ -212,7 +212,7 @@ def _open_at(order: Any, load: Any, reader: Reader, workers: int, place: int) ->
     import grain
 
     # Reading files and decoding large images run beside each other; copying from memory does not.
-    threads = 1 if reader.cached else min(4, os.cpu_count() or 1)
+    threads = 1 if reader.cached else min(4, _cores())
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads))
     dataset = grain.MapDataset.source(order)[place:].map(load).to_iter_dataset(options)
     if workers:
@@ -222,6 +222,13 @@ def _open_at(order: Any, load: Any, reader: Reader, workers: int, place: int) ->
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return dataset
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _check_counts(batch_size: int, workers: int, shard_index: int, shard_count: int) -> None:

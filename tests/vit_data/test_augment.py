@@ -29,7 +29,8 @@ def test_none_changes_nothing_and_draws_nothing():
 
 
 def test_a_flip_of_probability_one_mirrors_left_to_right():
-    np.testing.assert_array_equal(random_flip(IMAGE, rng(), 1.0), IMAGE[:, ::-1])
+    image = np.concatenate([IMAGE, IMAGE + 50, IMAGE + 100], axis=2)
+    np.testing.assert_array_equal(random_flip(image, rng(), 1.0), image[:, ::-1])
 
 
 def test_a_vertical_flip_turns_upside_down():
