@@ -244,8 +244,7 @@ def new_model(recipe: Recipe, config: ViTConfig) -> vit_jax.ViT:
 def test_batches(
     recipe: Recipe, config: ViTConfig, source: Any, mesh: Mesh | None = None
 ) -> Batches:
-    """The test split in order, prepared as in training but for augmentation: this host's share, or
-    without a mesh all."""
+    """The test split in order, not augmented: this host's share, or without a mesh all."""
     share, turn, turns = recipe.eval_batch_size, 0, 1
     if mesh is not None:
         share, turn, turns = batch_share(recipe.eval_batch_size, mesh)
@@ -257,6 +256,7 @@ def test_batches(
         size=config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,
+        resize_by=recipe.resize_by,
         workers=recipe.workers,
     )
 

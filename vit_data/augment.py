@@ -16,7 +16,7 @@ from PIL import Image
 from vit_data.decode import pixels, to_picture
 from vit_data.erase import MODES
 from vit_data.policies import policy_of
-from vit_data.preprocess import RESAMPLING
+from vit_data.resize import ResizeBy, resize
 from vit_spec.preprocessing import Preprocessing
 
 PADDINGS = ("zero", "edge", "reflect")
@@ -161,11 +161,12 @@ def inception_crop(
     size: tuple[int, int],
     augmentation: Augmentation,
     preprocessing: Preprocessing,
+    resize_by: ResizeBy = "pillow",
 ) -> np.ndarray:
     """A random part of `picture`, resized to `size` `(h, w)`; the aspect ratio changes."""
     top, left, h, w = crop_box((picture.height, picture.width), rng, augmentation)
     part = picture.crop((left, top, left + w, top + h))
-    return pixels(part.resize((size[1], size[0]), RESAMPLING[preprocessing.interpolation]))
+    return resize(part, size, preprocessing.interpolation, resize_by)
 
 
 def crop_box(

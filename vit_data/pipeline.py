@@ -18,6 +18,7 @@ from vit_data.augment import Augmentation
 from vit_data.order import EvalOrder, TrainOrder
 from vit_data.preprocess import channel_facts, check_size
 from vit_data.reader import EvalBatch, Reader, TrainBatch
+from vit_data.resize import ResizeBy, check_resizer
 from vit_data.sources import Source
 from vit_spec.preprocessing import Preprocessing
 
@@ -119,6 +120,7 @@ def train_batches(
     seed: int,
     epochs: int | None = None,
     sizes: Sequence[tuple[int, int]] = (),
+    resize_by: ResizeBy = "pillow",
     workers: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
@@ -138,9 +140,11 @@ def train_batches(
     image is replaced by the next readable one of the source and noted in `corrupt`.
     `workers` 0 reads in threads of this process; with more, processes are spawned, hence the
     program's main module must be importable (`if __name__ == "__main__":`). `cache` True keeps the
-    decoded images in memory, None does so for small sets (256 MiB).
+    decoded images in memory, None does so for small sets (256 MiB). `resize_by` is `"pillow"`, or
+    `"torch"` for PyTorch's kernel: faster, and other pixels (`vit_data.resize`).
 
-    Raises `ValueError` for a batch larger than the source and when no image can be read.
+    Raises `ValueError` for a batch larger than the source, when no image can be read, and without
+    PyTorch for `resize_by` `"torch"`.
     """
     size = check_size(size)
     _check_counts(batch_size, workers, shard_index, shard_count)
@@ -156,8 +160,10 @@ def train_batches(
     if augmentation.mixes and batch_size % 2:
         raise ValueError(f"batch_size {batch_size} of a host is odd and mixing pairs images: add 1")
     channel_facts(preprocessing, channels)
+    check_resizer(resize_by, preprocessing.interpolation)
     fitted = augmentation.crop_scale is None and not sizes
     facts: Any = {"size": size, "channels": channels, "preprocessing": preprocessing}
+    facts["resize_by"] = resize_by
     reader = Reader(source, **facts, fitted=fitted, cache=cache)
     schedule = tuple((until, check_size(side)) for until, side in sizes)
     load = TrainBatch(reader, **facts, augmentation=augmentation, seed=seed, sizes=schedule)
@@ -180,6 +186,7 @@ def eval_batches(
     size: tuple[int, int] | int,
     channels: int,
     preprocessing: Preprocessing,
+    resize_by: ResizeBy = "pillow",
     workers: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
@@ -196,8 +203,9 @@ def eval_batches(
     size = check_size(size)
     _check_counts(batch_size, workers, shard_index, shard_count)
     channel_facts(preprocessing, channels)
+    check_resizer(resize_by, preprocessing.interpolation)
     facts: Any = {"size": size, "channels": channels, "preprocessing": preprocessing}
-    reader = Reader(source, **facts, fitted=True, cache=cache)
+    reader = Reader(source, **facts, fitted=True, cache=cache, resize_by=resize_by)
     order = EvalOrder(len(source), batch_size, shard_index=shard_index, shard_count=shard_count)
     load = EvalBatch(reader, **facts)
     return _batches(order, load, reader, workers, batch_size * shard_count)

@@ -8,48 +8,50 @@ import math
 import numpy as np
 from PIL import Image
 
-from vit_data.decode import ImageData, decode_picture, pixels, to_picture
+from vit_data.decode import ImageData, decode_picture, to_picture
+from vit_data.resize import ResizeBy, check_resizer, resize
 from vit_spec.preprocessing import Preprocessing
 
 CHUNK = 2**15  # values, 128 KiB
 
-RESAMPLING = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "nearest": Image.Resampling.NEAREST,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 
 def load_image(
-    data: ImageData, *, size: tuple[int, int] | int, channels: int, preprocessing: Preprocessing
+    data: ImageData,
+    *,
+    size: tuple[int, int] | int,
+    channels: int,
+    preprocessing: Preprocessing,
+    resize_by: ResizeBy = "pillow",
 ) -> np.ndarray:
     """One image as the model's input, float32 `(h, w, channels)`.
 
-    `data` is as in `vit_data.decode`; `size` is `(h, w)` in pixels, or one side of a square.
+    `data` is as in `vit_data.decode`; `size` is `(h, w)` in pixels, or one side of a square;
+    `resize_by` as in `vit_data.resize`.
     Raises `ValueError` for an image that cannot be read and for facts that do not fit `channels`.
     """
     size = check_size(size)
+    check_resizer(resize_by, preprocessing.interpolation)
     mean, std = channel_facts(preprocessing, channels)
     picture = decode_picture(data, channels=channels)
-    return normalise(fit(picture, size, preprocessing), mean, std)
+    return normalise(fit(picture, size, preprocessing, resize_by), mean, std)
 
 
 def fit(
-    picture: Image.Image | np.ndarray, size: tuple[int, int], preprocessing: Preprocessing
+    picture: Image.Image | np.ndarray,
+    size: tuple[int, int],
+    preprocessing: Preprocessing,
+    resize_by: ResizeBy = "pillow",
 ) -> np.ndarray:
-    """Resized and centre-cropped uint8 `(h, w, c)`, in Pillow's antialiased 8-bit arithmetic.
+    """Resized and centre-cropped uint8 `(h, w, c)`, antialiased in 8-bit arithmetic.
 
     Sides and crop are rounded as timm's `create_transform` does (torchvision for squares).
     """
     if isinstance(picture, np.ndarray):
         picture = to_picture(picture)
     resized = resized_shape((picture.height, picture.width), size, preprocessing)
-    if resized != (picture.height, picture.width):
-        method = RESAMPLING[preprocessing.interpolation]
-        picture = picture.resize((resized[1], resized[0]), method)
     top, left = round((resized[0] - size[0]) / 2), round((resized[1] - size[1]) / 2)
-    return pixels(picture)[top : top + size[0], left : left + size[1]]  # (h, w, c)
+    whole = resize(picture, resized, preprocessing.interpolation, resize_by)
+    return whole[top : top + size[0], left : left + size[1]]  # (h, w, c)
 
 
 def resized_shape(

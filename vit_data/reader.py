@@ -16,6 +16,7 @@ from vit_data.order import ERASE, ExampleRng, Slots, mix_rng
 from vit_data.policies import Policy, policy_of
 from vit_data.preprocess import channel_facts, check_size, fit, normalise
 from vit_data.randaug_timm import Look, turning
+from vit_data.resize import ResizeBy
 from vit_data.sources import Source
 from vit_spec.preprocessing import Preprocessing
 
@@ -43,12 +44,14 @@ class Reader:
         preprocessing: Preprocessing,
         fitted: bool,
         cache: bool | None,
+        resize_by: ResizeBy = "pillow",
     ) -> None:
         if not len(source):
             raise ValueError(f"{source.name} has no images")
         self.source = source
         self._size, self._channels, self._preprocessing = size, channels, preprocessing
         self._fitted = fitted
+        self._resize_by: ResizeBy = resize_by
         self._kept: dict[int, tuple[Any, int]] = {}
         self._unreadable: dict[int, str] = {}
         self.cached = False
@@ -68,7 +71,7 @@ class Reader:
             self._unreadable[index] = str(error)
             return None
         if self._fitted:
-            image = fit(image, self._size, self._preprocessing)
+            image = fit(image, self._size, self._preprocessing, self._resize_by)
         if self.cached:
             self._kept[index] = (image, example["label"])
         return image, example["label"]
@@ -105,9 +108,11 @@ class TrainBatch:
         augmentation: Augmentation,
         seed: int,
         sizes: Sizes = (),
+        resize_by: ResizeBy = "pillow",
     ) -> None:
         self._reader, self._seed, self._augmentation = reader, seed, augmentation
         self._size, self._sizes, self._preprocessing = size, sizes, preprocessing
+        self._resize_by: ResizeBy = resize_by
         self._mean, self._std = channel_facts(preprocessing, channels)
         colour = np.minimum(np.rint(self._mean * 255), 255).astype(int).tolist()
         self._look = Look(tuple(colour), turning(preprocessing.interpolation))
@@ -152,9 +157,10 @@ class TrainBatch:
     ) -> np.ndarray:
         choice = self._augmentation
         if choice.crop_scale is not None:
-            image = inception_crop(image, rng, size, choice, self._preprocessing)
+            how = choice, self._preprocessing, self._resize_by
+            image = inception_crop(image, rng, size, *how)
         elif self._sizes:
-            image = fit(image, size, self._preprocessing)
+            image = fit(image, size, self._preprocessing, self._resize_by)
         image = augment(image, rng, choice)
         if policy is not None:
             image = policy(image, rng, self._look)

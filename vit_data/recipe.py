@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from vit_data.augment import Augmentation
 from vit_data.pipeline import Batches, train_batches
+from vit_data.resize import ResizeBy
 from vit_data.sources import Source
 from vit_spec import OptimConfig, Preprocessing, ViTConfig
 
@@ -78,6 +79,9 @@ class Recipe:
     """
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """Resize, crop and normalisation; saved with the weights."""
+    resize_by: ResizeBy = "pillow"
+    """Who resizes images: `pillow`, or `torch`, PyTorch's kernel of 8-bit images: faster, and the
+    pixels of torchvision's v2 transforms and of transformers' fast processors (docs/data.md)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes of the training images."""
     image_sizes: tuple[tuple[float, int], ...] = ()
@@ -190,5 +194,6 @@ def training_batches(
         augmentation=recipe.augmentation,
         seed=recipe.seed,
         sizes=recipe.sizes_by_step,
+        resize_by=recipe.resize_by,
         workers=recipe.workers,
     )
