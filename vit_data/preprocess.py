@@ -70,17 +70,16 @@ def resized_shape(
 
 
 def normalise(image: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """`(x / 255 - mean) / std` in float32, of uint8 `(..., w, c)`; `mean` and `std` `(c,)`."""
+    """`(x / 255 - mean) / std` in float32, of uint8 `(..., c)`; `mean` and `std` `(c,)`."""
     out = np.empty(image.shape, np.float32)
-    width = image.shape[-2] * image.shape[-1]
-    mean, std = (np.tile(facts, image.shape[-2]) for facts in (mean, std))  # (w * c,)
-    rows, results = image.reshape(-1, width), out.reshape(-1, width)
-    few = max(1, CHUNK // width)
-    for start in range(0, len(rows), few):  # so that all passes find a part in the cache
-        x = results[start : start + few]
-        np.divide(rows[start : start + few], np.float32(255), out=x, dtype=np.float32)
-        x -= mean
-        x /= std
+    values, results = image.reshape(-1), out.reshape(-1)
+    pixels = min(CHUNK, len(values)) // len(mean)
+    mean, std = (np.tile(facts, pixels) for facts in (mean, std))
+    for start in range(0, len(values), len(mean)):  # so that all passes find a part in the cache
+        x = results[start : start + len(mean)]
+        np.divide(values[start : start + len(mean)], np.float32(255), out=x, dtype=np.float32)
+        x -= mean[: len(x)]
+        x /= std[: len(x)]
     return out
 
 

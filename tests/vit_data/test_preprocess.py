@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vit_data import load_image
-from vit_data.preprocess import fit, resized_shape
+from vit_data.preprocess import CHUNK, fit, normalise, resized_shape
 from vit_spec.preprocessing import Preprocessing
 
 
@@ -14,6 +14,14 @@ def test_values_are_normalised_by_channel():
     result = load_image(image, size=(1, 1), channels=3, preprocessing=facts)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result[0, 0], [1.0, -1.0, 0.2], rtol=1e-7)
+
+
+def test_an_image_of_several_parts_is_normalised_as_a_whole():
+    image = np.random.default_rng(0).integers(0, 256, (150, 101, 3), "uint8")
+    facts = (np.float32([0.1, 0.2, 0.3]), np.float32([0.4, 0.5, 0.6]))
+    expected = (np.divide(image, np.float32(255), dtype=np.float32) - facts[0]) / facts[1]
+    assert image.size > CHUNK
+    np.testing.assert_array_equal(normalise(image, *facts), expected)
 
 
 def test_the_default_is_minus_one_to_one():
