@@ -4,7 +4,9 @@
 
 Two tasks on the same JPEG files of 500 x 375 pixels, batches of 32 normalised float32 images:
 `evaluate` resizes to 224 x 224 (bicubic, the aspect ratio ignored, as Hugging Face's processor
-does), `train` takes an Inception crop of 224 and flips half of the images. The floor decodes and
+does), `train` takes an Inception crop of 224 and flips half of the images. Of Hugging Face's that
+is datasets with torchvision's v2 transforms on 8-bit tensors, as its processors have no
+augmentation: the kernel of the former and of `resize_by="torch"`. The floor decodes and
 resizes with Pillow, and nothing else: no normalisation, no batches. All run in one process
 without workers on one core (Linux), take turns in rounds of one pass over the files, and are
 measured in CPU time of the process with all its threads. On several cores the threads of one
@@ -32,6 +34,7 @@ from benchmarks._rounds import in_rounds, ratios, spread
 from benchmarks._tables import with_spread
 from vit_data import Augmentation, eval_batches, open_source, train_batches
 from vit_data.augment import crop_box
+from vit_data.resize import ResizeBy
 from vit_spec import Preprocessing
 
 SIDE, BATCH = 224, 32
@@ -95,11 +98,11 @@ def floor(files: list[Path], *, train: bool) -> Work:
     return run
 
 
-def ours(folder: Path, *, train: bool) -> Work:
+def ours(folder: Path, *, train: bool, resize_by: ResizeBy) -> Work:
     """`vit_data`."""
     source = open_source(folder, split="train")
     facts: Any = {"batch_size": BATCH, "size": SIDE, "channels": 3, "preprocessing": FACTS,
-                  "cache": False}  # fmt: skip
+                  "cache": False, "resize_by": resize_by}  # fmt: skip
 
     def run() -> int:
         if train:
@@ -125,35 +128,55 @@ def timm(files: list[Path], *, train: bool) -> Work:
     return lambda: sum(len(images) for images, _ in loader)
 
 
-def hugging_face(files: list[Path]) -> Work:
-    """A data set of files in datasets, through transformers' image processor for ViT."""
+def hugging_face(files: list[Path], *, train: bool) -> Work:
+    """A data set of files in datasets, through `processed` or `transformed`."""
     datasets, pyarrow = (importlib.import_module(name) for name in ("datasets", "pyarrow"))
     importlib.import_module("tests.oracles.timm_models")  # makes torchvision importable
-    from transformers import ViTImageProcessor
-
-    processor = ViTImageProcessor(
-        size={"height": SIDE, "width": SIDE}, resample=3, image_mean=FACTS.mean,
-        image_std=FACTS.std, do_resize=True,
-    )  # fmt: skip
+    prepare = transformed() if train else processed()
     features = datasets.Features({"image": datasets.Image(mode="RGB")})
     paths = features["image"].cast_storage(pyarrow.array([str(file) for file in files]))
     table = datasets.table.InMemoryTable(pyarrow.table({"image": paths}))
     info = datasets.DatasetInfo(features=features)
     data = datasets.Dataset(table, info=info, fingerprint="files")
 
-    def run() -> int:
-        batches = (processor(batch["image"], return_tensors="np") for batch in data.iter(BATCH))
-        return sum(len(batch["pixel_values"]) for batch in batches)
+    return lambda: sum(len(prepare(batch["image"])) for batch in data.iter(BATCH))
 
-    return run
+
+def processed() -> Callable[[list[Image.Image]], Any]:
+    """transformers' image processor for ViT."""
+    from transformers import ViTImageProcessor
+
+    processor = ViTImageProcessor(
+        size={"height": SIDE, "width": SIDE}, resample=3, image_mean=FACTS.mean,
+        image_std=FACTS.std, do_resize=True,
+    )  # fmt: skip
+    return lambda images: processor(images, return_tensors="np")["pixel_values"]
+
+
+def transformed() -> Callable[[list[Image.Image]], Any]:
+    """torchvision's transforms, on 8-bit tensors until the normalisation."""
+    import torch
+    from torchvision.transforms import v2
+
+    transform = v2.Compose([
+        v2.PILToTensor(),
+        v2.RandomResizedCrop(SIDE, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(FACTS.mean, FACTS.std),
+    ])  # fmt: skip
+    return lambda images: torch.stack([transform(image) for image in images])
 
 
 def contenders(folder: Path, files: list[Path], *, train: bool) -> dict[str, Work]:
     """Everything that is installed, by name."""
-    found = {"floor": floor(files, train=train), "vit_data": ours(folder, train=train)}
-    makers: dict[str, Callable[[], Work]] = {"timm": lambda: timm(files, train=train)}
-    if not train:  # the processor has no augmentation
-        makers["hugging_face"] = lambda: hugging_face(files)
+    found = {"floor": floor(files, train=train)}
+    makers: dict[str, Callable[[], Work]] = {
+        "vitwin": lambda: ours(folder, train=train, resize_by="pillow"),
+        "vitwin, resize by PyTorch": lambda: ours(folder, train=train, resize_by="torch"),
+        "timm": lambda: timm(files, train=train),
+        "hugging_face": lambda: hugging_face(files, train=train),
+    }
     for name, make in makers.items():
         try:
             found[name] = make()
