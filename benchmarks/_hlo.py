@@ -3,10 +3,13 @@
 import math
 import re
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+KINDS = (
+    "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all",
+    "collective-permute", "collective-broadcast",
+)  # fmt: skip
 INSTRUCTION = re.compile(
-    rf"^\s*(?:ROOT )?%\S+ = (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\("
-    rf"(?:.*?channel_id=(?P<channel>\d+))?",
+    rf"^\s*(?:ROOT )?%\S+ = (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?:-start)?"
+    r"\((?P<operands>.*?)\)(?=,|$)(?:.*?channel_id=(?P<channel>\d+))?",
     re.MULTILINE,
 )
 
@@ -16,25 +19,45 @@ def collectives(text: str) -> dict[str, int]:
 
     TPU's compiler writes the parts of an asynchronous one as instructions of the same channel.
     """
-    found = {(match["kind"], match["channel"] or match.start()) for match in _instructions(text)}
+    found = {
+        (match["kind"], match["channel"] or match.start()) for match in INSTRUCTION.finditer(text)
+    }
     return {kind: count for kind in KINDS if (count := sum(k == kind for k, _ in found))}
 
 
-def gathers(text: str) -> list[int]:
-    """Numbers that each all-gather makes; of several gathered as one, their sum.
+def largest(text: str) -> dict[str, int]:
+    """The most numbers that one collective of each kind makes on a device.
 
-    The form with `-start` returns its operands too, which are the first half of its result.
+    Tensors that move as one are added; one that is listed twice is one. The form with `-start` may
+    return its operands before its results.
     """
-    found = []
-    for match in _instructions(text):
-        if match["kind"] == "all-gather":
-            sizes = [
-                math.prod(int(n) for n in dims.split(",") if n)
-                for dims in re.findall(r"\w+\[([\d,]*)\]", match["result"])
-            ]
-            found.append(sum(sizes[len(sizes) // 2 :] if match["start"] else sizes))
+    found: dict[str, int] = {}
+    for match in INSTRUCTION.finditer(text):
+        operands = re.findall(r"%[\w.-]+", match["operands"])
+        sizes = [
+            math.prod(int(n) for n in dims.split(",") if n)
+            for dims in re.findall(r"\w+\[([\d,]*)\]", match["result"])
+        ]
+        results = sizes[len(operands) : 2 * len(operands)] or sizes
+        made = sum(dict(zip(operands, results, strict=False)).values())
+        found[match["kind"]] = max(found.get(match["kind"], 0), made)
     return found
 
 
-def _instructions(text: str) -> list[re.Match[str]]:
-    return list(INSTRUCTION.finditer(text))
+def beyond_a_layer(made: dict[str, int], layer: int, mesh: tuple[int, int, int]) -> list[str]:
+    """What of `largest` could make more parameters than one layer has.
+
+    All-reduces are read too: TPU's compiler gathers by them where `fsdp` goes along three axes of
+    a network, each device's part in its place among zeros. They are left out where others are as
+    large: without `fsdp`, where nothing is gathered, those of all gradients; with `tensor` those
+    of activations. Permutations pass parts on, so up to `fsdp` of them make one tensor.
+    """
+    _, fsdp, tensor = mesh
+    if fsdp == 1 or tensor > 1:
+        made = {kind: numbers for kind, numbers in made.items() if kind != "all-reduce"}
+    times = {"collective-permute": fsdp}
+    return [
+        f"{kind} makes {times.get(kind, 1)} x {numbers:,} numbers, a layer has {layer:,}"
+        for kind, numbers in made.items()
+        if times.get(kind, 1) * numbers > layer
+    ]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import vit_jax
-from benchmarks._hlo import collectives, gathers
 from tests.train import meshes
 from vit_data.recipe import MeshShape
 from vit_jax.api import names
@@ -88,6 +87,7 @@ def test_every_leaf_is_divided_moments_as_their_parameters_and_a_teacher_as_its_
 
 PARTS = """
 import re, jax, jax.numpy as jnp, vit_jax
+from benchmarks._hlo import largest
 from vit_jax.parallel import abstract_state, jit_train_step
 from vit_jax.sharding import make_mesh
 from vit_spec import OptimConfig, ViTConfig
@@ -99,6 +99,7 @@ step = jit_train_step(structure, optim, state, mesh)
 program = step.lower(state, batch, jax.random.key(0)).compile().as_text()
 (carried,) = re.findall(r" = (.*) while[(]", program)
 print(len(re.findall(r"f32.8,192.", carried)), len(re.findall(r"f32.64,(?:128|192)]", carried)))
+print(largest(program)["all-gather"])
 """
 
 
@@ -107,8 +108,9 @@ def test_a_loop_over_parts_of_a_batch_keeps_no_parameter_whole():
         [sys.executable, "-c", PARTS], cwd=ROOT, env=meshes.environment(1, 8, 0), text=True,
         capture_output=True, check=True,
     )  # fmt: skip
-    pieces, whole = map(int, result.stdout.split())
+    pieces, whole, gathered = map(int, result.stdout.split())
     assert pieces > 0 and whole == 0
+    assert gathered == 64 * 1000  # the head's kernel, and nothing with it
 
 
 def test_every_parameter_that_a_config_can_name_has_one_rule():
@@ -259,17 +261,3 @@ def test_half_set_variables_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="without JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID: set"):
         start_processes("auto")
     start_processes("none")
-
-
-GATHERS = """
-  %a.1 = bf16[64,128]{1,0:T(8,128)(2,1)} all-gather(%p.1), channel_id=3, dimensions={0}
-  %a.2 = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.2), channel_id=3, dimensions={0}
-  %s = (f32[8,4]{1,0}, f32[2]{0}, f32[64,4]{1,0}, f32[16]{0}) all-gather-start(%x, %y), channel_id=4
-  ROOT %r = (f32[], f32[]) all-reduce(%x, %y), channel_id=5, to_apply=%add
-  %d = f32[64,4]{1,0} all-gather-done(%s)
-"""
-
-
-def test_collectives_are_read_from_a_compiled_program():
-    assert collectives(GATHERS) == {"all-gather": 2, "all-reduce": 1}
-    assert gathers(GATHERS) == [64 * 128, 64 * 128, 64 * 4 + 16]
