@@ -52,7 +52,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Any = 
     """The mesh of all devices, or of those given; at most one of the numbers may be -1: the rest.
 
     Neighbours in the mesh are neighbours in a TPU's network (`jax.make_mesh`). Raises `ValueError`
-    unless the numbers multiply to the number of devices.
+    unless the numbers multiply to the number of devices and, on TPU slices with three axes, each
+    goes along whole axes.
     """
     devices = jax.devices() if devices is None else list(devices)
     shape = [data, fsdp, tensor]
@@ -64,7 +65,15 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Any = 
             f"mesh data {data} x fsdp {fsdp} x tensor {tensor} is not the {len(devices)} devices: "
             f"the numbers must multiply to {len(devices)}; one of them may be -1, which is the rest"
         )
-    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    try:
+        return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    except NotImplementedError as error:
+        sizes = np.ptp([device.coords for device in devices], axis=0) + 1
+        raise ValueError(
+            f"mesh data {shape[0]} x fsdp {shape[1]} x tensor {shape[2]} does not go along the "
+            f"axes of this TPU slice, {' x '.join(map(str, sizes))}: each number must be 1 or the "
+            f"product of some of these sizes, each of which serves one number"
+        ) from error
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -148,6 +149,15 @@ def test_what_a_mesh_cannot_divide_is_refused_with_a_way_out():
         MeshShape(fsdp=0)
     with pytest.raises(ValueError, match="only one of data, fsdp and tensor can be -1"):
         MeshShape(fsdp=-1)
+
+
+def test_a_mesh_that_goes_along_no_axes_of_a_tpu_slice_is_refused():
+    chips = [
+        SimpleNamespace(platform="tpu", device_kind="TPU v5", coords=place, core_on_chip=0)
+        for place in np.ndindex(4, 4, 4)
+    ]
+    with pytest.raises(ValueError, match="data 2 x fsdp 32 x tensor 1 does .* slice, 4 x 4 x 4: "):
+        make_mesh(2, 32, 1, devices=chips)
 
 
 def test_every_variant_can_be_divided_by_what_it_is_large_enough_for():
