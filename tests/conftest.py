@@ -9,3 +9,17 @@ def x64():
     """JAX with float64 and full-precision products."""
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         yield
+
+
+@pytest.fixture(scope="module")
+def quickly_compiled():
+    """XLA optimizes little, in subprocesses too: for what compiles longer than it computes."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name.upper(), "true")
+        jax.config.update(name, True)
+        jax.clear_caches()
+        yield
+    jax.config.update(name, before)
+    jax.clear_caches()

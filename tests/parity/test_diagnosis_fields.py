@@ -11,6 +11,8 @@ from parity.precision import exact
 from tests.twin_models import TINY
 from vit_torch.layers import activate
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def rebind(module, forward, name="forward"):
     setattr(module, name, types.MethodType(forward, module))

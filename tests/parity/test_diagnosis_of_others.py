@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 import parity
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 IMAGES = parity.Image(np.random.default_rng(0).normal(size=(3, 8, 6, 3)))
 
 

@@ -7,6 +7,8 @@ import vit_jax
 import vit_torch
 from tests.twin_models import TINY
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 FIELDS = {  # several at once where they do not meet in a tensor: a check takes seconds
     "distillation_and_dinov2": {
         **{"distillation_token": True, "layer_scale": 0.1},

@@ -10,6 +10,8 @@ from parity.mutants.run import MUTANTS, Scores, false_alarms, is_named, measure,
 from parity.mutants.table import render, to_json
 from parity.precision import exact
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 # One of each group on the plain configuration, so that few programs are compiled.
 SAMPLE = [

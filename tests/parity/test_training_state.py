@@ -33,6 +33,8 @@ from vit_jax.training import init_state
 from vit_jax.training_state import get_training as from_jax
 from vit_spec import Preprocessing, training_state
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 LOSS_BOUND = 1e-11
 
 

@@ -8,6 +8,11 @@ import train
 from tests.train.short_runs import EVERY, SHORT
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_runs_compile_quickly(quickly_compiled):
+    """That both sides compute the same is tested elsewhere, on programs as users run them."""
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Where the digits are prepared, once for all tests."""

@@ -26,6 +26,8 @@ from vit_jax.optimizers import (
 from vit_spec import OptimConfig, parameters
 from vit_torch.optimizers import Lion, orthogonalized
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 BASE = OptimConfig(
     lr=1e-3, end_lr=1e-5, warmup_steps=2, total_steps=8, weight_decay=0.05, eps=1e-4, clip_norm=1.0,
     label_smoothing=0.1, ema_decay=0.9,

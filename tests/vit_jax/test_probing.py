@@ -16,6 +16,8 @@ from vit_jax import probe, visualize
 from vit_jax.attention_maps import attention_maps, attention_weights, filters, of_patches, rollout
 from vit_jax.probing import extract, fit_linear, nearest_classes
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def clusters(n=200, d=8, classes=5, seed=0):
     rng = np.random.default_rng(seed)
