@@ -229,7 +229,7 @@ def memory(folder: Path, limit: int) -> list[dict[str, object]]:
     print(f"ulimit -v {limit}\n\n{'conversion':32} {'seconds':>8} {'resident':>9} {'addresses':>9}")
     rows: list[dict[str, object]] = []
     ours, there, back = folder / "ours", folder / "there", folder / "back"
-    for name in FORMATS:
+    for name in (*FORMATS, "orbax"):
         for source, target, arguments in ((ours, there, ["--to", name]), (there, back, [])):
             limited = f'ulimit -v {limit} && exec "$0" "$@"'
             command = ["sh", "-c", limited, sys.executable, "-c", MEASURED, "convert"]

@@ -211,8 +211,8 @@ def _message(error: Exception) -> str:
         extra = "torch" if error.name == "torch" else "jax"
         return f"this command needs {error.name}: pip install 'vitwin[{extra}]'"
     if isinstance(error, OSError) and error.strerror:
-        where = f" {Path(error.filename)}" if error.filename else ""
-        return f"{error.strerror}:{where}"
+        where = f": {Path(error.filename)}" if error.filename else ""
+        return f"{error.strerror}{where}"
     return _flags(str(error))
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,32 +152,33 @@ def _same_names(src: Path, dst: Path, parts: set[str]) -> tuple[list[str], str, 
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """The tensors of an open container, each mapped when it is asked for."""
+    """Tensors by name, each read when it is asked for."""
 
-    def __init__(self, opened: containers.Container) -> None:
-        self._opened = opened
+    def __init__(self, names: Collection[str], read: Callable[[str], np.ndarray]) -> None:
+        self._names, self._read = names, read
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._opened.read(name)
+        return self._read(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._opened.tensors
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._opened.tensors)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._opened.tensors)
+        return len(self._names)
 
 
 @contextlib.contextmanager
 def reading(path: Path, part: str) -> Iterator[Mapping[str, np.ndarray]]:
-    """The tensors `weights` or `training` of a checkpoint, one at a time but those of Orbax."""
+    """The tensors `weights` or `training` of a checkpoint, one at a time."""
     if part == "weights" and orbax.is_step(path):
-        yield orbax.read(path)[1]
+        step = orbax.opened(path)
+        yield Tensors(step.dtypes, step.read)
         return
     with containers.opened(file_of(path, part)) as opened:
-        yield Tensors(opened)
+        yield Tensors(opened.tensors, opened.read)
 
 
 def differences(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> list[str]:

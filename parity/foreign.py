@@ -97,11 +97,11 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
     which model it is.
     """
     if format == orbax.FORMAT:
-        with orbax.opened(path) as step:
-            agreed(step.header, model, where=str(path))
-            yield Source(
-                header=step.header, dtypes=step.dtypes, read=step.read, lines=None, notes=step.notes
-            )
+        step = orbax.opened(path)
+        agreed(step.header, model, where=str(path))
+        yield Source(
+            header=step.header, dtypes=step.dtypes, read=step.read, lines=None, notes=step.notes
+        )
         return
     if format in OURS:
         check_links(path)
@@ -181,7 +181,7 @@ def write(dst: Path, format: str, source: Source, shard: int | None = None) -> T
     """
     target, header = planned(source, format), source.header
     if format == orbax.FORMAT:
-        orbax.write(dst, header, {name: target.read(name) for name in target.infos})
+        orbax.write(dst, header, target.infos, target.read)
         return target
     form: Format | None = FOREIGN.get(format)
     files = {} if form is None else form.config_to(replace(header, config=form.held(header.config)))

@@ -1,7 +1,4 @@
-"""What a checkpoint of any format holds, read without its values.
-
-No framework is imported, but for Orbax, whose metadata JAX alone reads.
-"""
+"""What a checkpoint of any format holds, read without its values. No framework is imported."""
 
 import os
 from dataclasses import dataclass

@@ -8,10 +8,11 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.options import AttentionKernel, Options, Remat
-from vit_jax.run_weights import is_run_checkpoint, read_run_checkpoint
+from vit_jax.run_weights import read_run_checkpoint
 from vit_jax.vit import ViT
 from vit_spec import Preprocessing, ViTConfig, checkpoint, resolve
 from vit_spec.layout import State, to_jax_layout, to_torch_layout
+from vit_spec.run_step import is_step
 
 
 def create(
@@ -62,7 +63,7 @@ def load(
     `param_dtype` None keeps the file's. Raises `FileNotFoundError`, or `ValueError` naming every
     missing, extra and wrong-shaped tensor.
     """
-    if is_run_checkpoint(path):
+    if is_step(path):
         header, state = read_run_checkpoint(path)
         state = to_torch_layout(state)
     else:
@@ -77,11 +78,6 @@ def from_state(config: ViTConfig, state: State, *, param_dtype: Any = None, **op
     model = nnx.eval_shape(lambda: ViT(config, chosen, rngs=nnx.Rngs(0)))
     set_state(model, to_jax_layout(state, names(model)))
     return model
-
-
-def names_of(config: ViTConfig) -> list[tuple[str, int]]:
-    """`names` of a model that is not there."""
-    return names(nnx.eval_shape(lambda: ViT(config, Options(), rngs=nnx.Rngs(0))))
 
 
 def names(model: nnx.Module) -> list[tuple[str, int]]:

@@ -6,7 +6,6 @@ and a digest of each array. A folder has its name only when it is complete.
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -22,15 +21,12 @@ from jax.experimental import multihost_utils
 
 from vit_jax.digests import describe, digests
 from vit_spec.checkpoint import replacing
+from vit_spec.run_step import DamageError, sealed, unsealed
 
 METRIC = "test_accuracy"
 DAMAGED = "damaged"  # folder beside the checkpoints
 PARTIAL = ".orbax-checkpoint-tmp"  # how the name of an unfinished save ends
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class DamageError(ValueError):
-    """A checkpoint is not as it was written."""
 
 
 class SaveError(OSError):
@@ -214,9 +210,9 @@ def abstract(state: Any) -> Any:
     )
 
 
-def check_digests(state: Any, expected: Mapping[str, str], prefix: str = "") -> None:
-    """Raises `DamageError` unless the digests are those `expected`, whose names begin so."""
-    found = {prefix + name: digest for name, digest in digests(state).items()}
+def check_digests(state: Any, expected: Mapping[str, str]) -> None:
+    """Raises `DamageError` unless the digests are those `expected`."""
+    found = digests(state)
     wrong = [name for name in expected if found.get(name) != expected[name]]
     if wrong:
         raise DamageError(f"{len(wrong)} tensors are not as saved, first {wrong[0]}")
@@ -257,25 +253,6 @@ def _check_arrays(saved: Mapping[str, str], wanted: Mapping[str, str], where: Pa
             f"{where} is of another model or optimizer:\n" + "\n".join(wrong[:20] + more)
             + "\nGive the recipe that it was trained with, or --overwrite to start anew"
         )  # fmt: skip
-
-
-def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The item `run`, with the digest of its content."""
-    return {"body": body, "sha256": _sha256(body)}
-
-
-def unsealed(content: Any) -> dict[str, Any]:
-    """The item `run`. Raises `DamageError` if it is not as written."""
-    body = content.get("body") if isinstance(content, dict) else None
-    if not isinstance(body, dict):
-        raise DamageError("has no content under a digest")
-    if content.get("sha256") != _sha256(body):
-        raise DamageError("has another digest than that of its content")
-    return body
-
-
-def _sha256(body: Any) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -29,6 +29,17 @@ def torch_name(jax_name: str, rank: int) -> tuple[str, tuple[int, ...]]:
     return f"{path}{dot}{new_leaf}", axes
 
 
+def jax_name(torch_name: str, rank: int) -> tuple[str, tuple[int, ...]]:
+    """The JAX name of a twin's PyTorch parameter, and the axes that permute it to JAX's layout.
+
+    A weight of two axes is a kernel: the twins have no embedding.
+    """
+    path, dot, leaf = torch_name.rpartition(".")
+    name = next((new for (new, n), (old, _) in LEAVES.items() if (old, n) == (leaf, rank)), leaf)
+    axes = LEAVES.get((name, rank), (leaf, tuple(range(rank))))[1]
+    return f"{path}{dot}{name}", tuple(sorted(range(rank), key=axes.__getitem__))
+
+
 def to_torch_layout(state: State) -> State:
     """A JAX state in PyTorch's names and layout. Views, not copies."""
     converted = {}

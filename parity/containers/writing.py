@@ -54,12 +54,17 @@ def write(
         if info != Info.of(info.dtype, info.shape):
             raise ValueError(f"{name!r} is declared {info}, whose nbytes is not what it needs")
     checked = Values(tensors, values)
-    with replacing(path) as temporary, io.BufferedWriter(_Flowing(temporary, "wb")) as out:
+    with replacing(path) as temporary, flowing(temporary) as out:
         if kind == "safetensors":
             write_safetensors(out, tensors, checked, metadata or {})
         else:
             _WRITERS[kind](out, tensors, checked)
     flush_directory(path.parent)
+
+
+def flowing(path: Path) -> io.BufferedWriter:
+    """A new file that the disk writes while more of it is computed."""
+    return io.BufferedWriter(_Flowing(path, "wb"))
 
 
 class _Flowing(io.FileIO):

@@ -54,7 +54,7 @@ def test_other_libraries_load_and_save_the_same_weights(library, tmp_path):
 def test_memory_stays_below_what_is_allowed(tmp_path):
     found = run(tmp_path, "--memory")
     assert [row["of"] for row in found["conversions"]] == [
-        f"{name}, {way}" for name in convert.FORMATS for way in ("there", "back")
+        f"{name}, {way}" for name in (*convert.FORMATS, "orbax") for way in ("there", "back")
     ]
     allowed = 4 * found["largest_tensor"] / 1e3 + 400_000
     assert all(row["VmHWM_kB"] < allowed for row in found["conversions"])

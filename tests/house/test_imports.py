@@ -20,7 +20,7 @@ ALLOWED = {
     "vit_torch": {"vit_spec", "numpy", "torch", "ml_dtypes"},
     "parity": {
         *("vit_spec", "vit_jax", "vit_torch", "numpy", "ml_dtypes", "jax", "flax", "optax"),
-        *("torch", "pytest", "huggingface_hub"),
+        *("torch", "pytest", "huggingface_hub", "tensorstore"),
     },
 }
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -100,18 +101,23 @@ def test_verify_compares_the_outputs_again(ours, tmp_path):
     assert again is not None and again["verdict"] == "PASS"
 
 
-def test_without_verifying_the_command_starts_fast_and_imports_no_framework(ours, tmp_path):
+@pytest.mark.parametrize("way", ["to hf_vit", "to orbax", "from orbax"])
+def test_without_verifying_the_command_starts_fast_and_imports_no_framework(way, ours, tmp_path):
+    if way == "from orbax":
+        ours = parity.convert(ours, tmp_path / "theirs", target="orbax")
+    target = "vitwin" if way == "from orbax" else way.removeprefix("to ")
     script = (
         "import sys; from parity.cli import main\n"
-        f"command = ['convert', {str(ours)!r}, {str(tmp_path / 'x')!r}, '--to', 'hf_vit']\n"
+        f"command = ['convert', {str(ours)!r}, {str(tmp_path / 'x')!r}, '--to', {target!r}]\n"
         "assert main([*command, '--no-verify']) == 0\n"
-        "loaded = {'jax', 'torch', 'flax', 'timm', 'transformers'} & set(sys.modules)\n"
+        "loaded = {'jax', 'torch', 'flax', 'orbax', 'timm', 'transformers'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )
     environment = os.environ.copy()
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start compiles all anew
     spent = []
-    for _ in range(3):
+    while len(spent) < 3 and min(spent, default=1) >= 0.5:
+        shutil.rmtree(tmp_path / "x", ignore_errors=True)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-c", script]
         subprocess.run(command, check=True, capture_output=True, env=environment)

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, damage found, any sharding, and what a full disk does."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.checkpoints import Checkpoints, SaveError, abstract
+from vit_jax.checkpoints import Checkpoints, SaveError, abstract, quiet
 from vit_jax.digests import digests
 from vit_jax.training import init_state
 from vit_spec import OptimConfig
@@ -114,6 +115,14 @@ DAMAGE = {
     "manifest": "state/manifest.ocdbt",
     "run": "run/metadata",
 }
+
+
+def test_of_errors_of_tasks_only_those_that_orbax_raises_itself_are_not_logged(caplog):
+    quiet()
+    never = "Task exception was never retrieved: "  # asyncio says so when it is collected
+    for of in ("/orbax/checkpoint/_src/serialization/type_handlers.py", "/other.py"):
+        logging.getLogger("asyncio").error(never + of)
+    assert [record.msg for record in caplog.records] == [never + "/other.py"]
 
 
 # TensorStore's callbacks after the first error find that Orbax has closed its event loop.

@@ -1,0 +1,118 @@
+"""The arrays in the folder `state` of a step, read one at a time by TensorStore.
+
+Orbax stands on it. All that is declared is checked against the files before it decodes a value.
+"""
+
+import itertools
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.containers.files import BrokenFile, broken
+from parity.containers.info import DTYPES
+from parity.orbax.digests import digest
+from parity.orbax.metadata import MOST_ZARRAY, ZARRAY, Declared, read_declared, read_metadata
+from parity.orbax.places import MANIFEST, Files, Tree
+from parity.orbax.zstandard import HEAD, fits
+from vit_spec.strict_json import shown
+
+MOST_CHUNKS = 100_000
+MOST_PACKED = 1 << 15
+"""Bytes of one: a block of Zstandard is 4 bytes or more, and stands for 128 KiB (RFC 8878)."""
+
+
+class Arrays:
+    """The moving average of a step, or else its parameters. Raises `BrokenFile`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.saved = read_metadata(folder)
+        self._folder = folder
+        if self.saved.in_tree is not (folder / MANIFEST).is_file():
+            raise self._broken(f"what it says of use_ocdbt and {MANIFEST} do not fit")
+        try:
+            self._values: Files | Tree = (Tree if self.saved.in_tree else Files)(folder)
+        except (BrokenFile, MemoryError):
+            raise
+        except Exception as error:
+            raise self._broken(f"its tree of values is not read: {_said_by(error)}") from error
+        self.declared = {name: self._declared(name) for name in self.saved.names}
+
+    def check(self) -> None:
+        """Raises `BrokenFile` unless all values are there, and can be in so many bytes."""
+        for name, array in self.declared.items():
+            shape = array.info.shape
+            if any(c > s for c, s in zip(array.chunks, shape, strict=True)):  # one is read whole
+                raise self._broken(f"{name} is {shape} in pieces of {array.chunks}")
+            counts = [-(-s // c) for s, c in zip(shape, array.chunks, strict=True)]
+            if math.prod(counts) > MOST_CHUNKS:
+                raise self._broken(f"{name} is {shape} in {math.prod(counts)} pieces")
+            for index in itertools.product(*map(range, counts)):
+                self._check_piece(name, ".".join(map(str, index)) or "0", array)
+
+    def read(self, name: str, expected: str) -> np.ndarray:
+        """The values of an array, which must have that digest."""
+        import tensorstore as ts
+
+        store = {**self._values.store}
+        store["path"] = f"{store.get('path', '')}{self.saved.part}.{name}/"
+        spec = {"driver": "zarr", "kvstore": store}
+        try:
+            opened = ts.open(spec, context=_context(), open=True, read=True).result()
+            array = np.asarray(opened.read().result())
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._broken(f"{name} is not read: {_said_by(error)}") from error
+        info = self.declared[name].info
+        if array.dtype != DTYPES[info.dtype] or array.shape != info.shape:
+            raise self._broken(f"{name} reads as {array.dtype} {array.shape}")
+        if digest(array) != expected:
+            raise self._broken(f"{name} is not as saved")
+        return array
+
+    def _declared(self, name: str) -> Declared:
+        key = f"{self.saved.part}.{name}/{ZARRAY}"
+        place = self._values.find(key)
+        if place is None or place.size > MOST_ZARRAY:
+            raise self._broken(f"it has no {shown(key)} of at most {MOST_ZARRAY} bytes")
+        return read_declared(place.file, place.read(), key)
+
+    def _check_piece(self, name: str, index: str, array: Declared) -> None:
+        place, size = self._values.find(f"{self.saved.part}.{name}/{index}"), array.chunk_bytes
+        if place is None:
+            raise self._broken(f"the piece {index} of {name} is not there")
+        least, most = size, size
+        if array.packed:
+            least, most = size // MOST_PACKED, size + size // 128 + 1000
+        if not least <= place.size <= most:
+            what = f"{place.size} bytes are said to hold the {size} of a piece of {name}"
+            raise self._broken(what)
+        if array.packed and not fits(place.read(0, HEAD)):
+            raise self._broken(f"a piece of {name} is packed in no usual way")
+
+    def _broken(self, what: str) -> BrokenFile:
+        return broken(self._folder, what)
+
+
+@cache
+def _context() -> Any:
+    """One thing at a time, and nothing is kept."""
+    import tensorstore as ts
+
+    one = {"limit": 1}
+    return ts.Context(
+        {
+            "cache_pool": {"total_bytes_limit": 0},
+            "data_copy_concurrency": one,
+            "file_io_concurrency": one,
+        }
+    )
+
+
+def _said_by(error: Exception) -> str:
+    """The first line of TensorStore's message, printable and short."""
+    text = f"{type(error).__name__}: {error}".split("\n")[0]
+    return "".join(c if c.isprintable() else "?" for c in text)[:300]
