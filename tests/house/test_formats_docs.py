@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from parity import orbax
 from parity.formats import FOREIGN
 from tests.formats_matrix import HEAD, INTRODUCTION, LIMITS, features
 from tests.parity.test_formats import TIMM
@@ -21,7 +22,7 @@ def test_every_format_is_measured_with_two_variants_or_more_both_ways():
     head, *rows = ROWS
     assert head == list(HEAD)
     counts = Counter(row[0] for row in rows)
-    assert counts.keys() == FOREIGN.keys()
+    assert counts.keys() == {*FOREIGN, orbax.FORMAT}
     assert min(counts.values()) >= 2
     assert all(float(gap) < BOUND for row in rows for gap in row[3:5])
 
