@@ -16,7 +16,7 @@ help:
 	@echo "make train   train on handwritten digits, load in PyTorch, prove equal  (ARGS='fashion_mnist --help')"
 	@echo "make test    lint, types and all tests"
 	@echo "make lint, make types, make unit   its parts; each sets up $(VENV) first"
-	@echo "make fuzz    damaged tensor files and JSON beside them, up to 16 minutes  (ARGS='--inputs 50000 --seed 1')"
+	@echo "make fuzz    damaged tensor files, JSON beside them, and Orbax, up to 24 minutes  (ARGS='--inputs 50000 --seed 1')"
 	@echo "make formats measure every format of others and write docs/formats.md"
 	@echo "make tpu-aot compile the training step for TPU slices, without a TPU  (ARGS='--models S/16')"
 	@echo "make format  rewrite the code in the project's style"
@@ -40,6 +40,7 @@ unit: $(VENV)/test.stamp
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz_containers $(ARGS)
 	$(BIN)/python -m tests.fuzz_json $(ARGS)
+	$(BIN)/python -m tests.fuzz_orbax $(ARGS)
 
 formats: $(VENV)/test.stamp
 	$(BIN)/python -m tests.formats_matrix

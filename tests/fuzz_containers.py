@@ -6,7 +6,6 @@
 import argparse
 import io
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -23,9 +22,9 @@ import safetensors.numpy
 import torch
 
 from parity import containers
+from tests.damage import SECONDS, Failure, mutated
+from tests.memory_limit import limited
 
-SECONDS = 1.0
-NUMBERS = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40)
 STATE = {
     "block/kernel": np.arange(24, dtype=np.float32).reshape(4, 6),
     "block/bias": np.arange(4).astype(ml_dtypes.bfloat16),
@@ -34,7 +33,6 @@ STATE = {
     "mask": np.array([True, False, True]),
     "empty": np.zeros((0, 3), np.float32),
 }
-Failure = tuple[str, str]
 
 
 def seeds() -> dict[str, bytes]:
@@ -63,44 +61,11 @@ def seeds() -> dict[str, bytes]:
     return found
 
 
-def mutated(data: bytes, choose: random.Random) -> bytes:
-    """The bytes with one to three damages."""
-    for _ in range(choose.choice((1, 1, 1, 2, 3))):
-        at, size = _position(len(data), choose), choose.choice((1, 2, 3, 4, 8, 16, 64, 200))
-        piece = data[at : at + size]
-        way = choose.randrange(9)
-        if way <= 1:
-            piece = bytes([data[at] ^ 1 << choose.randrange(8)]) + data[at + 1 : at + size]
-        elif way == 2:
-            piece = bytes([choose.randrange(256)]) + data[at + 1 : at + size]
-        elif way == 3:
-            width = choose.choice((1, 2, 4, 8))
-            number = (choose.choice(NUMBERS) % 256**width).to_bytes(
-                width, choose.choice(("little", "big"))
-            )
-            data, piece, size = data[:at] + number + data[at + width :], number, width
-        elif way == 4:
-            data, piece, size = data[:at], b"", 0
-        elif way == 5:
-            piece = b""
-        elif way == 6:
-            piece = piece * 2
-        elif way == 7:
-            piece = choose.randbytes(choose.randrange(1, 9)) + piece
-        else:
-            start = _position(len(data), choose)
-            piece = data[start : start + size]
-        data = data[:at] + piece + data[at + size :]
-        if not data:
-            break
-    return data
-
-
 def failure(path: Path) -> Failure | None:
     """What is wrong with how the file is read, if anything: None for a refusal or equal tensors."""
     begin = time.perf_counter()
     try:
-        with containers.opened(path) as opened:
+        with limited(), containers.opened(path) as opened:
             kind, metadata = opened.kind, opened.metadata
             tensors = {name: opened.read(name) for name in opened.tensors}
             infos = dict(opened.tensors)
@@ -108,6 +73,8 @@ def failure(path: Path) -> Failure | None:
         message = str(error)
         if not message.startswith(str(path)) or len(message) > 1000 or not message.isprintable():
             return "message", message[:2000]
+        if "allocate memory" in message:  # torch's own error
+            return "memory", message
         kind = None
     except BaseException as error:
         return type(error).__name__, str(error)[:500]
@@ -183,14 +150,6 @@ READERS: dict[str, Callable[[Path, dict[str, str]], dict[str, Any]]] = {
 }
 
 
-def _position(length: int, choose: random.Random) -> int:
-    """A place in the bytes, often near an end, where the structure is."""
-    near = min(length, 400)
-    return choose.choice(
-        (choose.randrange(length), choose.randrange(near), length - 1 - choose.randrange(near))
-    )
-
-
 def _chunked() -> bytes:
     serialization, most = flax.serialization, flax.serialization.MAX_CHUNK_SIZE
     serialization.MAX_CHUNK_SIZE = 16
@@ -208,8 +167,6 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=480, help="stop after this time")
     parser.add_argument("--keep", type=Path, help="a folder for the inputs that fail")
     options = parser.parse_args()
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), resource.RLIM_INFINITY))
     files, counts, shown, begin = seeds(), Counter(), 0, time.monotonic()
     names = list(files)
     with tempfile.TemporaryDirectory() as folder:

@@ -6,12 +6,10 @@
 import argparse
 import json
 import random
-import resource
 import sys
 import tempfile
 import time
 from collections import Counter
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,8 @@ import numpy as np
 
 import parity
 from parity import containers
-from parity.containers.files import BrokenFile
-from parity.formats.format import Unsaid
 from parity.inputs import random_state
-from tests.fuzz_containers import SECONDS, Failure, mutated
+from tests.damage import Failure, damaged, failure
 from tests.parity.test_formats_refusals import NATIVE
 from vit_spec import Header, ViTConfig, checkpoint
 
@@ -35,16 +31,6 @@ SAYING = (  # formats with JSON beside the weights
 )  # fmt: skip
 MODELS: dict[str, dict[str, Any]] = {"vitwin": {}} | {name: NATIVE[name] for name in SAYING}
 """Format: a model that it holds, as changes of `PLAIN`."""
-ODD: tuple[Any, ...] = (
-    [], {}, None, True, False, 0, -1, 1, 2, 3, 7, 16, 224, 0.5, 3.5, -0.1, 1e-300, 1e300,
-    4_000_000, 30_000_000, 10**9, 2**31, 2**63, 10**400, "", "a", "224", "gelu", "\x1b[2J",
-    "x" * 5000,
-    [1], [224, 224], [1, 2, 3], [[1]], ["a"], [None], [0.5] * 3, [0.5] * 4, [16, "a"],
-    {"longest_edge": 384}, {"shortest_edge": 0}, {"height": 224}, {"height": "a", "width": []},
-    {"0": "a"}, {"a": 0}, {"-1": "b"},
-)  # fmt: skip
-RAW = (b"NaN", b"-Infinity", b"1e999", b'"\\ud800"', b"[" * 100_000, b'{"a":' * 2000, b"9" * 5000)
-HOLE = "\x00hole"
 
 
 def seeds(folder: Path) -> dict[str, Path]:
@@ -65,57 +51,6 @@ def seeds(folder: Path) -> dict[str, Path]:
     index = {"metadata": {"total_size": 1}, "weight_map": places}
     (shards / "model.safetensors.index.json").write_text(json.dumps(index))
     return found | {"shards": shards}
-
-
-def damaged(text: bytes, choose: random.Random) -> bytes:
-    """The JSON with one to three odd values, or with damaged bytes."""
-    if choose.random() < 0.25:
-        return mutated(text, choose)
-    content = json.loads(text)
-    for _ in range(choose.choice((1, 1, 1, 2, 3))):
-        places = list(_places(content))
-        if not places:
-            break
-        node, key = choose.choice(places)
-        way = choose.randrange(8)
-        if way <= 4:
-            node[key] = deepcopy(choose.choice(ODD))
-        elif way == 5:
-            node[key] = HOLE
-        elif way == 6:
-            del node[key]
-        elif isinstance(node, dict):
-            other, name = choose.choice(places)
-            node[choose.choice((str(name), str(key) + "x"))] = deepcopy(other[name])
-        else:
-            node.insert(key, deepcopy(choose.choice(ODD)))
-    raw = json.dumps(content).encode()
-    return raw.replace(json.dumps(HOLE).encode(), choose.choice(RAW))
-
-
-def failure(folder: Path, whole: dict[str, np.ndarray]) -> Failure | None:
-    """What is wrong with how a directory is read, if anything; `whole` are its own weights."""
-    begin, back = time.process_time(), folder.with_name("back.safetensors")
-    try:
-        parity.inspect(folder)
-        back.unlink(missing_ok=True)
-        parity.convert(folder, back, certificate=False)
-    except Exception as error:
-        if type(error) not in (ValueError, BrokenFile, Unsaid):
-            return type(error).__name__, str(error)[:500]
-        message = str(error)
-        plain = message.replace("\n", "").isprintable()
-        if str(folder) not in message or len(message) > 4000 or not plain:
-            return "message", message[:2000]
-        back = None
-    if (seconds := time.process_time() - begin) > SECONDS:
-        return "slow", f"{seconds:.2f} s"
-    if back is not None:
-        found = checkpoint.read_tensors(back)
-        other = [n for n in whole if n not in found or found[n].tobytes() != whole[n].tobytes()]
-        if other:
-            return "weights", ", ".join(other)[:500]
-    return None
 
 
 class Run:
@@ -140,17 +75,6 @@ class Run:
             file.write_bytes(text)
 
 
-def _places(node: Any) -> list[tuple[Any, Any]]:
-    """Every container and key in a JSON value."""
-    found, waiting = [], [node]
-    while waiting:
-        node = waiting.pop()
-        keys = list(node) if isinstance(node, dict) else range(len(node))
-        found += [(node, key) for key in keys]
-        waiting += [node[key] for key in keys if isinstance(node[key], dict | list)]
-    return found
-
-
 def main() -> int:
     """Runs the given number of inputs, prints the figures; 1 if there were failures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -162,7 +86,6 @@ def main() -> int:
     counts, shown, begin = Counter(), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for i in range(options.inputs):
             if time.monotonic() - begin > options.seconds:
                 break
@@ -181,9 +104,8 @@ def main() -> int:
             if shown < 20:
                 shown += 1
                 print(f"{options.seed} {i} {name}: {found[0]}: {found[1]}", file=sys.stderr)
-        more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(f"{time.monotonic() - begin:.0f} s, {more / 1000:.0f} MB more at most", dict(counts))
-    return 1 if counts["failures"] or more > 200_000 else 0
+    print(f"{time.monotonic() - begin:.0f} s", dict(counts))
+    return 1 if counts["failures"] else 0
 
 
 if __name__ == "__main__":

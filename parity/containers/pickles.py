@@ -51,7 +51,7 @@ def _checked(file: File, content: bytes, *, pickles: int, inside: bool) -> None:
             Rehearsal(stream).load()
     except UnboundedError as error:
         raise unsafe(file, str(error)) from error
-    except BrokenFile:
+    except (BrokenFile, MemoryError):
         raise
     except Exception as error:  # genops and Unpickler raise several kinds for damaged pickles
         raise file.broken(f"its pickle is damaged ({str(error)[:120]})", AGAIN) from error

@@ -114,6 +114,8 @@ def _load(file: File, *, mapped: bool) -> dict[Any, Any]:
             if found is None:
                 raise file.broken(f"its pickle is damaged ({_line(error)})", AGAIN) from error
             raise unsafe(file, found[1]) from error
+        except MemoryError:
+            raise
         except Exception as error:  # torch raises any kind for damaged files
             raise file.broken(f"torch.load refuses it ({_line(error)})", AGAIN) from error
     if not isinstance(loaded, dict):

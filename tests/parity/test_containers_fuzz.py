@@ -2,11 +2,14 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz_containers import failure, mutated, seeds
+from parity import containers
+from tests.damage import mutated
+from tests.fuzz_containers import failure, seeds
 
 SEEDS = seeds()
 
@@ -26,3 +29,9 @@ def test_damaged_files(tmp_path, name, choose):
     path = tmp_path / "a"
     path.write_bytes(mutated(SEEDS[name], random.Random(choose)))
     assert failure(path) is None
+
+
+def test_a_reader_that_takes_300_mb_is_a_failure(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(SEEDS["npz"])
+    monkeypatch.setattr(containers, "opened", lambda _: np.empty(300_000_000, np.uint8))
+    assert failure(tmp_path / "a")[0] == "MemoryError"
