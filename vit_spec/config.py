@@ -228,8 +228,8 @@ def _field_problems(c: ViTConfig) -> list[str]:
             found.append(f"{name} {shown(value)} must be True or False")
     for name in ("image_size", "patch_size"):
         value = getattr(c, name)
-        sides = value if isinstance(value, tuple) else (value,)
-        if len(sides) > 2 or not all(_is_int(s) and 0 < s < MOST for s in sides) or not sides:
+        sides = value if isinstance(value, tuple) else (value, value)
+        if len(sides) != 2 or not all(_is_int(s) and 0 < s < MOST for s in sides):
             found.append(f"{name} {shown(value)} must be a positive whole number or a pair of them")
     for name, low in {
         "in_channels": 1, "num_classes": 0, "width": 1, "depth": 1, "num_heads": 1,

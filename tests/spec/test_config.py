@@ -141,6 +141,7 @@ def test_an_alias_stands_for_a_variant(alias, name):
     ("changes", "message"),
     [
         ({"image_size": 225}, "image_size 225 is not a multiple of patch_size 16: use 224 or 240"),
+        ({"image_size": (224,)}, r"image_size \(224,\) must be a positive whole number or a pair"),
         ({"num_heads": 7}, "width 768 is not a multiple of num_heads 7"),
         ({"num_head": 3}, "unknown config field 'num_head': did you mean num_heads"),
         ({"pool": "avg"}, "pool 'avg' is none of 'token', 'mean', 'map'"),
