@@ -1,8 +1,9 @@
 """Speed and memory of `parity convert` beside cp, transformers and timm on the same weights.
 
 Every measurement is a process of its own, from start to the end of its `fsync`, in rounds: each
-method once a round, in random order, after one round that does not count. The source is in the page
-cache. A ratio is of two methods of one round: the time of the first by that of the second.
+method once a round, in random order, after one round that does not count. transformers and timm
+load and write nothing. The source is in the page cache. A ratio is of two methods of one round: the
+time of the first by that of the second; `in the process` is without its start and its imports.
 `computing` are the seconds of processors, which other programs on the machine change less. With
 `--memory` each conversion runs once, there and back, in a limited address space (Linux).
 
@@ -49,15 +50,19 @@ from transformers import ViTForImageClassification
 begin = time.perf_counter()
 model = ViTForImageClassification.from_pretrained(sys.argv[1])
 print("load", time.perf_counter() - begin)
-model.save_pretrained(sys.argv[2])
 """
 TIMM = """
-import sys, time, timm, safetensors.torch
+import sys, time, timm
 begin = time.perf_counter()
-model = timm.create_model(sys.argv[3], num_classes=int(sys.argv[4]))
+model = timm.create_model(sys.argv[2], num_classes=int(sys.argv[3]))
 timm.models.load_checkpoint(model, sys.argv[1])
 print("load", time.perf_counter() - begin)
-safetensors.torch.save_file(model.state_dict(), sys.argv[2])
+"""
+CONVERT = """
+import sys, time, parity
+begin = time.perf_counter()
+parity.convert(sys.argv[1], sys.argv[2], target=sys.argv[3], certificate=False)
+print("convert", time.perf_counter() - begin)
 """
 MEASURED = """
 import sys
@@ -69,14 +74,14 @@ for line in open("/proc/self/status"):
 sys.exit(code)
 """
 PEAKS = ("VmHWM_kB", "VmPeak_kB")
-ALONE = ", its loading alone"  # in the process, after its imports
+ALONE = ", in the process"  # after its imports
 PAIRS = (
     *((f"parity {name}", other) for name in FORMATS for other in ("cp", "cp, fsync")),
     ("parity hf_vit, certificate", "cp, fsync"),
-    ("parity hf_vit", "transformers load + save"),
-    ("parity timm", "timm load + save"),
-    ("parity hf_vit", f"transformers load + save{ALONE}"),
-    ("parity timm", f"timm load + save{ALONE}"),
+    ("parity hf_vit", "transformers load"),
+    ("parity timm", "timm load"),
+    (f"parity.convert hf_vit{ALONE}", f"transformers load{ALONE}"),
+    (f"parity.convert timm{ALONE}", f"timm load{ALONE}"),
 )
 
 
@@ -173,16 +178,18 @@ def commands(folder: Path, model: str) -> dict[str, list[str]]:
     found = {"cp": ["cp", file, "OUT"]}
     found["cp, fsync"] = ["sh", "-c", 'cp "$0" "$1" && sync "$1"', file, "OUT"]
     found |= {f"parity {name}": [*ours, name, "--no-certificate"] for name in FORMATS}
+    for name in ("hf_vit", "timm"):
+        found[f"parity.convert {name}"] = [python, "-c", CONVERT, str(folder / "ours"), "OUT", name]
     found["parity hf_vit, certificate"] = [*ours, "hf_vit"]
     found["parity convert --help"] = [*parity, "--help"]
     prelude = "" if not installed("torchvision") or _imports("torchvision") else OPERATORS
     if installed("transformers"):
-        script = [python, "-c", prelude + TRANSFORMERS, str(folder / "hf"), "OUT"]
-        found["transformers load + save"] = script
+        script = [python, "-c", prelude + TRANSFORMERS, str(folder / "hf")]
+        found["transformers load"] = script
     if installed("timm"):
         config = get(model)
         arguments = [full_name(model), str(config.num_classes)]
-        found["timm load + save"] = [python, "-c", prelude + TIMM, file, "OUT", *arguments]
+        found["timm load"] = [python, "-c", prelude + TIMM, file, *arguments]
     return found
 
 
@@ -207,9 +214,9 @@ def measure(
             if number:
                 times[method].append(seconds)
                 computing[method].append(spent)
-                alone = [line.split()[1] for line in result.stdout.splitlines() if "load " in line]
-                if alone:
-                    times.setdefault(method + ALONE, []).append(float(alone[0]))
+                for line in result.stdout.splitlines():
+                    if line.startswith(("load ", "convert ")):
+                        times.setdefault(method + ALONE, []).append(float(line.split()[1]))
             _remove(out)
             os.sync()  # the next one does not wait for this one's data
     return times, computing

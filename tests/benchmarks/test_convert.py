@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as listing
@@ -35,20 +36,20 @@ def test_speed_is_measured_beside_cp(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("library", ["transformers", "timm"])
-def test_other_libraries_load_and_save_the_same_weights(library, tmp_path):
+def test_other_libraries_load_the_same_weights(library, tmp_path):
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
     convert.make(tmp_path / "ours", "Ti/16")
     convert.convert(tmp_path / "ours", tmp_path / "hf", target="hf_vit", certificate=False)
-    command = convert.commands(tmp_path, "Ti/16")[f"{library} load + save"]
-    command = [str(tmp_path / "out") if part == "OUT" else part for part in command]
-    result = subprocess.run(command, capture_output=True, text=True)
+    python, flag, script, *rest = convert.commands(tmp_path, "Ti/16")[f"{library} load"]
+    script += "\nprint(float(sum(p.detach().double().square().sum() for p in model.parameters())))"
+    result = subprocess.run([python, flag, script, *rest], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("load ")
-    saved = {"transformers": "hf", "timm": "ours"}[library]
-    opened = convert.containers.opened
-    with opened(tmp_path / saved) as before, opened(tmp_path / "out") as after:
-        assert before.tensors == after.tensors
+    loaded, squares = result.stdout.splitlines()
+    assert loaded.startswith("load ")
+    with convert.containers.opened(tmp_path / "ours") as opened:
+        ours = sum(float(np.square(opened.read(n), dtype="f8").sum()) for n in opened.tensors)
+    assert float(squares) == pytest.approx(ours, rel=1e-12)
 
 
 def test_memory_stays_below_what_is_allowed(tmp_path):
