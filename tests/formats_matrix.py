@@ -127,21 +127,23 @@ waits for the disk; so does cp where it says fsync.
 
 | time of parity | by the time of | B/16, 0.35 GB | L/16, 1.22 GB |
 |---|---|---|---|
-| to hf_vit | cp, fsync | 1.51 | 0.91 |
-| to timm | cp, fsync | 1.51 | 0.83 |
-| to big_vision | cp, fsync | 2.23 | 1.68 |
-| to hf_vit | cp, into memory alone | 3.68 | 2.21 |
-| to timm | cp, into memory alone | 3.66 | 2.03 |
-| to big_vision | cp, into memory alone | 5.32 | 4.08 |
-| to hf_vit | transformers, load and save | 0.08 | 0.15 |
-| to timm | timm, load and save | 0.09 | 0.08 |
-| to hf_vit | `from_pretrained` of transformers, once imported | 2.80 | 3.56 |
-| to timm | `create_model` and `load_checkpoint` of timm, once imported | 0.36 | 0.21 |
-| to hf_vit, bits compared, certificate | cp, fsync | 6.58 | 7.18 |
+| to hf_vit | cp, fsync | 1.54 | 0.89 |
+| to timm | cp, fsync | 1.45 | 0.86 |
+| to big_vision | cp, fsync | 1.80 | 1.15 |
+| to hf_vit | cp, into memory alone | 3.95 | 2.29 |
+| to timm | cp, into memory alone | 3.80 | 2.33 |
+| to big_vision | cp, into memory alone | 4.58 | 2.81 |
+| to hf_vit | transformers, load | 0.09 | 0.17 |
+| to timm | timm, load | 0.09 | 0.11 |
+| to hf_vit, both once imported | `from_pretrained` of transformers | 1.38 | 2.79 |
+| to timm, both once imported | `create_model` and `load_checkpoint` of timm | 0.18 | 0.16 |
+| to hf_vit, bits compared, certificate | cp, fsync | 7.44 | 7.39 |
 
-So half the speed of `cp` with its fsync is reached but for B/16 to big_vision: of its 0.56 s, 0.18
-are the start of Python and NumPy, and every kernel is transposed and gets a zip archive's checksum.
-`from_pretrained` maps the file and copies nothing, so no program that writes one is as fast.
+So a conversion has more than half the speed of `cp` with its fsync, and is done long before another
+library has loaded the same weights, for it imports none. Once that is imported, `from_pretrained`
+maps the file and copies nothing, so no program that writes one is as fast. Orbax is apart: the
+digest of each tensor, which its steps carry, and the fsyncs of some 500 files take B/16 to 4.4
+times `cp` with fsync of one file.
 
 ViT-G/14 (1.8 billion parameters, 7.4 GB) under `ulimit -v 3000000`, to hf_vit, big_vision and timm
 and back, every bit compared (`python -m benchmarks.convert --model G/14 --memory`): 201 to
