@@ -14,6 +14,7 @@ from jax import Array
 
 from vit_jax.attention import attend
 from vit_jax.initializers import linear_init, patch_init
+from vit_jax.norm import LayerNorm
 from vit_jax.options import AttentionKernel, Options
 from vit_jax.sharding import axis_size, constrain, platform
 from vit_spec import ViTConfig
@@ -39,9 +40,9 @@ def drop(x: Array, masks: Masks | None, site: str) -> Array:
     return x if masks is None or site not in masks else x * masks[site].astype(x.dtype)
 
 
-def layer_norm(config: ViTConfig, options: Options, width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(config: ViTConfig, options: Options, width: int, *, rngs: nnx.Rngs) -> LayerNorm:
     """LayerNorm with the config's epsilon, two-pass variance."""
-    return nnx.LayerNorm(
+    return LayerNorm(
         width,
         epsilon=config.norm_eps,
         use_fast_variance=False,
