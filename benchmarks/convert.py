@@ -124,9 +124,8 @@ def tables(record: Mapping[str, Any]) -> list[_blocks.Block]:
     if "conversions" in record:
         rows = [[row["of"], figure(row["seconds"]), *(f"{row[k] / 1e3:.0f}" for k in PEAKS)]
                 for row in record["conversions"]]  # fmt: skip
-        return [
-            ("conversions", (["conversion", "seconds", "resident MB", "addresses MB"], rows), ())
-        ]
+        title = f"{record['bytes'] / 1e9:.2f} GB in float32, in a limited address space"
+        return [(title, (["conversion", "seconds", "resident MB", "addresses MB"], rows), ())]
     size, rows = record["bytes"] / 1e9, []
     for method, seconds in record["seconds"].items():
         middle, computing = statistics.median(seconds), record["computing"].get(method)

@@ -110,8 +110,8 @@ index, as `save_pretrained` does. Such files are read in every format.
 ## How files are read
 
 Tensors are mapped and converted one at a time: all that one line of a table joins is held.
-`ulimit -v 3000000` is more than enough for ViT-G/14, 7.4 GB in float32, to hf_vit, big_vision and
-timm and back: `python -m benchmarks.convert --model G/14 --memory`. Nothing in a file is executed:
+`ulimit -v 3000000` is more than enough for ViT-G/14, 7.4 GB in float32:
+`python -m benchmarks.convert --model G/14 --memory`. Nothing in a file is executed:
 `.pth` goes through PyTorch's weights-only unpickler.
 
 A mapped file must not be cut short by another program while it is read: the system would end the
@@ -145,10 +145,10 @@ maps the file and copies nothing, so no program that writes one is as fast. Orba
 digest of each tensor, which its steps carry, and the fsyncs of some 500 files take B/16 to 4.4
 times `cp` with fsync of one file.
 
-ViT-G/14 (1.8 billion parameters, 7.4 GB) under `ulimit -v 3000000`, to hf_vit, big_vision and timm
-and back, every bit compared (`python -m benchmarks.convert --model G/14 --memory`): 201 to
-257 MB resident at the peak, and 39 to 72 s for timm and big_vision with other programs beside; to
-orbax and back 276 and 277 MB. To compare outputs takes 38 GB there, so `--no-verify`.
+ViT-G/14 (1.8 billion parameters, 7.4 GB) under `ulimit -v 3000000`, to hf_vit, big_vision, timm
+and orbax and back, every bit compared (`python -m benchmarks.convert --model G/14 --memory`): 201
+to 277 MB resident at the peak, and 42 to 80 s each with other programs beside. To compare outputs
+takes 38 GB there, so `--no-verify`.
 
 Damaged and hostile input (`make fuzz`): 50,000 tensor files through all readers, 20,000 directories
 whose JSON is damaged, and 7,724 directories of Orbax, 0 failures. A failure is a crash, any error
