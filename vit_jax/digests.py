@@ -20,7 +20,8 @@ def digests(tree: Any) -> dict[str, str]:
     sum nor the number of devices matters. It finds damage; it is no protection from forgery.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    sums = [_sums(leaf) for _, leaf in leaves]
+    # One at a time: on CPUs, programs that wait for each other's devices take all threads.
+    sums = [jax.block_until_ready(_sums(leaf)) for _, leaf in leaves]
     return {
         jax.tree_util.keystr(path): "{:08x}{:08x}".format(*np.asarray(found).tolist())
         for (path, _), found in zip(leaves, jax.device_get(sums), strict=True)

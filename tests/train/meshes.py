@@ -85,9 +85,10 @@ def run(job: Job) -> dict[str, dict[str, np.ndarray]]:
 
 
 def environment(processes: int, devices: int, index: int) -> dict[str, str]:
-    """Variables of one process."""
+    """Variables of one process, whose programs are those that users run."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     found = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    found.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     if processes > 1:
         found |= {"JAX_NUM_PROCESSES": str(processes), "JAX_PROCESS_ID": str(index)}
     return found

@@ -28,11 +28,12 @@ def test_meshes_and_processes_give_the_losses_of_one_device():
 
 LAYOUT = """
 import json, jax, numpy as np, vit_jax
+from vit_jax.digests import digests
 from vit_jax.distillation import ModelTeacher, Taught
 from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices, to_share
 from vit_jax.sharding import make_mesh
 from vit_spec import OptimConfig, Preprocessing, ViTConfig
-config = ViTConfig(image_size=16, patch_size=4, width=64, depth=1, num_heads=4, mlp_width=128,
+config = ViTConfig(image_size=16, patch_size=4, width=64, depth=4, num_heads=4, mlp_width=128,
                    num_classes=16)
 optim, mesh = OptimConfig(ema_decay=0.9), make_mesh(2, 2, 2)
 structure, state = new_state(lambda: vit_jax.create(config, scan=True), optim, mesh)
@@ -49,6 +50,9 @@ def pieces(tree):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]))
 pieces(state)
+for _ in range(4):  # a program a leaf, each with a sum over the devices
+    sums = digests(state)
+assert sums == digests(jax.device_get(state))
 arrays["image"] = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
 model, facts = vit_jax.create(config, seed=1), Preprocessing()
 taught = next(Taught(iter([arrays]), ModelTeacher(model, mesh, theirs=facts, ours=facts), 16))
