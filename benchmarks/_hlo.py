@@ -52,6 +52,8 @@ def beyond_a_layer(made: dict[str, int], layer: int, mesh: tuple[int, int, int])
     large: without `fsdp`, where nothing is gathered, those of all gradients; with `tensor` those
     of activations. Permutations pass parts on, so up to `fsdp` of them make one tensor.
     """
+    if not made:  # several devices have to
+        return ["no collective was found: has XLA's text another form now?"]
     _, fsdp, tensor = mesh
     if fsdp == 1 or tensor > 1:
         made = {kind: numbers for kind, numbers in made.items() if kind != "all-reduce"}

@@ -109,7 +109,8 @@ index, as `save_pretrained` does. Such files are read in every format.
 
 ## How files are read
 
-Tensors are mapped and converted one at a time: all that one line of a table joins is held.
+Tensors are mapped and converted one after the other: what one line of a table joins is held, and
+up to eight pieces of a few megabytes that wait to be written.
 `ulimit -v 3000000` is more than enough for ViT-G/14, 7.4 GB in float32:
 `python -m benchmarks.convert --model G/14 --memory`. Nothing in a file is executed:
 `.pth` goes through PyTorch's weights-only unpickler.
@@ -120,10 +121,10 @@ start is refused.
 
 ## Size, speed and safety, measured
 
-On two CPU cores, one thread, source in the page cache: medians of the ratio of two times of one
-round, with the start of Python (`python -m benchmarks.convert --model L/16`; these figures are in
-`benchmarks/results/`). The source is ours. Nothing is compared but in the last row. parity
-waits for the disk; so does cp where it says fsync.
+On two CPU cores, others with one thread, source in the page cache: medians of the ratio of two
+times of one round, with the start of Python (`python -m benchmarks.convert --model L/16`; these
+figures are in `benchmarks/results/`). The source is ours. Nothing is compared but in the last row.
+parity waits for the disk; so does cp where it says fsync.
 
 | time of parity | by the time of | B/16, 0.35 GB | L/16, 1.22 GB |
 |---|---|---|---|

@@ -191,6 +191,7 @@ class Reader:
         """Ends the process."""
         self.process.kill()
         self.process.join()
+        self._end.close()
 
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
@@ -207,6 +208,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=480, help="stop after this time")
+    parser.add_argument("--keep", type=Path, help="a folder for the inputs that fail")
     options = parser.parse_args()
     counts, shown, begin = Counter(), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -219,6 +221,9 @@ def main() -> int:
             counts["inputs"] += 1
             if found is None:
                 continue
+            if options.keep:
+                kept = options.keep / f"{options.seed}-{i}-{name}"
+                shutil.copytree(Path(folder) / "input", kept, symlinks=True, dirs_exist_ok=True)
             counts["failures"] += 1
             counts[f"{name} {file.name}: {found[0]}"] += 1
             if shown < 20:

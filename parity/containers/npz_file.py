@@ -89,8 +89,11 @@ def write_npz(out: BinaryIO, tensors: Mapping[str, Info], values: Values) -> Non
                 f"{name!r} cannot be the name of a member of .npz: rename it, without '..', "
                 "backslash and a leading slash or drive"
             )
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, parts in groupby(values.stream(tensors), itemgetter(0)):
+    with (
+        zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive,
+        values.stream(tensors) as pieces,
+    ):
+        for name, parts in groupby(pieces, itemgetter(0)):
             with aligned(archive, out, name + SUFFIX) as member:
                 member.write(head(tensors[name]))
                 for _, piece in parts:

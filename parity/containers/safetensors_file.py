@@ -137,5 +137,6 @@ def write_safetensors(
     if len(text) > LIMIT:
         raise ValueError(f"the header has {len(text)} bytes; at most {LIMIT} are read back")
     out.write(struct.pack("<Q", len(text)) + text)
-    for _, piece in values.stream(order):
-        out.write(piece)
+    with values.stream(order) as pieces:
+        for _, piece in pieces:
+            out.write(piece)

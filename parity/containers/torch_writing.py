@@ -40,10 +40,11 @@ def write_torch(out: BinaryIO, tensors: Mapping[str, Info], values: Values) -> N
         ):  # fmt: skip
             with aligned(archive, out, f"{ROOT}/{name}") as member:
                 member.write(data)
-        for key, (_, parts) in enumerate(groupby(values.stream(tensors), itemgetter(0))):
-            with aligned(archive, out, f"{ROOT}/data/{key}") as member:
-                for _, piece in parts:
-                    member.write(piece)
+        with values.stream(tensors) as pieces:
+            for key, (_, parts) in enumerate(groupby(pieces, itemgetter(0))):
+                with aligned(archive, out, f"{ROOT}/data/{key}") as member:
+                    for _, piece in parts:
+                        member.write(piece)
 
 
 def _tensor(name: str, info: Info, key: int) -> bytes:

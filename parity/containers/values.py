@@ -1,5 +1,6 @@
 """The values that a writer asks for, one tensor at a time, checked against what was declared."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,19 +38,27 @@ class Values:
         """The bytes of `name` in C order."""
         return self.array(name).reshape(-1).view(np.uint8).data
 
-    def stream(self, names: Iterable[str]) -> Iterator[tuple[str, memoryview]]:
+    @contextlib.contextmanager
+    def stream(self, names: Iterable[str]) -> Iterator[Iterator[tuple[str, memoryview]]]:
         """Names, each with its bytes in C order, in pieces: at least one, of some megabytes.
 
         A thread makes the next few meanwhile. Use each before the next one: its memory comes again.
         """
         made, waiting = self._pieces(names, Rooms(AHEAD)), deque[Future[Any]]()
         with ThreadPoolExecutor(1) as thread:
-            while True:
-                while len(waiting) < AHEAD:
-                    waiting.append(thread.submit(next, made, None))
-                if (found := waiting.popleft().result()) is None:
-                    return
-                yield found
+
+            def pieces() -> Iterator[tuple[str, memoryview]]:
+                while True:
+                    while len(waiting) < AHEAD:
+                        waiting.append(thread.submit(next, made, None))
+                    if (found := waiting.popleft().result()) is None:
+                        return
+                    yield found
+
+            try:
+                yield pieces()
+            finally:
+                thread.shutdown(cancel_futures=True)
 
     def _pieces(self, names: Iterable[str], rooms: Rooms) -> Iterator[tuple[str, memoryview]]:
         for name in names:

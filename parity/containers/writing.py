@@ -33,7 +33,7 @@ def write(
     """Writes a file; what was there before stays whole until the new one is on the disk.
 
     Args:
-        kind: one of `KINDS`. All have one tensor in memory at a time.
+        kind: one of `KINDS`. All have a few tensors in memory at a time.
         tensors: what the file will hold, in this order where the kind has one.
         values: gives the values of a name, as declared in `tensors`.
         metadata: texts, for which only safetensors has a place.

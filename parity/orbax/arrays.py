@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorstore as ts
 
 from parity.containers.files import BrokenFile, broken
 from parity.containers.info import DTYPES
@@ -54,8 +55,6 @@ class Arrays:
 
     def read(self, name: str, expected: str) -> np.ndarray:
         """The values of an array, which must have that digest."""
-        import tensorstore as ts
-
         store = {**self._values.store}
         store["path"] = f"{store.get('path', '')}{self.saved.part}.{name}/"
         spec = {"driver": "zarr", "kvstore": store}
@@ -100,8 +99,6 @@ class Arrays:
 @cache
 def _context() -> Any:
     """One thing at a time, and nothing is kept."""
-    import tensorstore as ts
-
     one = {"limit": 1}
     return ts.Context(
         {

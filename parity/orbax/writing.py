@@ -2,7 +2,7 @@
 
 Each array is one piece of zarr 2, not packed: a file with its bytes, beside a `.zarray`. That is
 what Orbax itself writes with `use_ocdbt=False`, and what it takes as well as its tree of OCDBT. So
-a tensor is in memory at a time, and nothing is kept of it.
+a few tensors are in memory at a time, and nothing is kept of them.
 """
 
 import json
@@ -82,15 +82,16 @@ def _write_arrays(
         return read(name).transpose(axes)
 
     digests = {}
-    for ours, pieces in groupby(Values(infos, value).stream(infos), itemgetter(0)):
-        info, place = infos[ours], folder / f"params.{ours}"
-        digest = Digest(DTYPES[info.dtype], info.shape)
-        _write_json(place / ZARRAY, zarray(info.dtype, info.shape, packed=False))
-        with flowing(place / ".".join("0" * len(info.shape))) as out:
-            for _, piece in pieces:
-                digest.update(piece)
-                out.write(piece)
-        digests[ours] = digest.text()
+    with Values(infos, value).stream(infos) as stream:
+        for ours, pieces in groupby(stream, itemgetter(0)):
+            info, place = infos[ours], folder / f"params.{ours}"
+            digest = Digest(DTYPES[info.dtype], info.shape)
+            _write_json(place / ZARRAY, zarray(info.dtype, info.shape, packed=False))
+            with flowing(place / ".".join("0" * len(info.shape))) as out:
+                for _, piece in pieces:
+                    digest.update(piece)
+                    out.write(piece)
+            digests[ours] = digest.text()
     return digests
 
 

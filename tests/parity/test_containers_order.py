@@ -1,10 +1,12 @@
 """Large arrays that lie in another order than C's are copied by blocks, in panels."""
 
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from parity.containers import writing
 from parity.containers.blocks import BLOCK
 from parity.containers.info import Info
 from parity.containers.values import AHEAD, Values
@@ -33,11 +35,23 @@ def test_large_arrays_in_another_order_are_written_in_c_order(tmp_path, kind):
 
 def test_a_piece_stays_what_it_is_while_those_after_it_are_made():
     array = np.arange(64 * 4096 * 8, dtype=np.float32).reshape(64, -1).T
-    stream = Values({"x": Info.of("float32", array.shape)}, lambda _: array).stream(["x"])
-    rows = 0
-    for name, piece in stream:
-        time.sleep(0.01)  # the thread is as far ahead as it may be
-        found = np.frombuffer(piece, np.float32).reshape(-1, 64)
-        assert name == "x" and np.array_equal(found, array[rows : rows + len(found)])
-        rows += len(found)
+    rows, values = 0, Values({"x": Info.of("float32", array.shape)}, lambda _: array)
+    with values.stream(["x"]) as stream:
+        for name, piece in stream:
+            time.sleep(0.01)  # the thread is as far ahead as it may be
+            found = np.frombuffer(piece, np.float32).reshape(-1, 64)
+            assert name == "x" and np.array_equal(found, array[rows : rows + len(found)])
+            rows += len(found)
     assert rows == len(array) > 3 * AHEAD * BLOCK
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_thread_outlives_a_write_that_fails(tmp_path, kind, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing._Flowing, "write", full)
+    before = threading.active_count()
+    with pytest.raises(OSError, match="No space") as caught:
+        write(tmp_path / "x", kind, {"x": np.zeros((3000, 3000), np.float32).T})
+    assert threading.active_count() == before and caught.tb

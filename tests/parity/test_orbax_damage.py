@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,25 @@ def test_a_name_does_not_lead_out_of_the_folder(step):
     file.write_text(file.read_text().replace('"pos_embed"', '"../../pos_embed"'))
     with pytest.raises(BrokenFile, match="is no leaf of the tree of a run"):
         parity.inspect(step)
+
+
+@pytest.mark.parametrize("form", ["files", "tree"])
+def test_a_path_may_go_up(steps, form, tmp_path, monkeypatch):
+    shutil.copytree(steps[form], tmp_path / "step")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    written = parity.convert("../step", "out", certificate=False)
+    assert_same_bits(written / "model.safetensors", weights(steps[form], tmp_path / "straight"))
+
+
+def weights(step, folder):
+    return parity.convert(step, folder, certificate=False) / "model.safetensors"
+
+
+@pytest.mark.parametrize("form", ["files", "tree"])
+def test_without_tensorstore_it_is_said_what_to_install(steps, form, monkeypatch):
+    for name in ("parity.orbax.arrays", "parity.orbax.places"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "tensorstore", None)
+    with pytest.raises(ValueError, match=r"needs tensorstore: pip install 'vitwin\[orbax\]'"):
+        parity.convert(steps[form], "out", certificate=False)
