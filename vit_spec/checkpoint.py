@@ -62,7 +62,8 @@ class Header:
             raise ValueError(
                 f"{where} has format {shown(content.get('format'))}, not {FORMAT!r}: it is not a "
                 "vitwin checkpoint, whose config.json is the text of vit_spec.Header(config="
-                "vit_spec.ViTConfig(...)).to_json()"
+                "vit_spec.ViTConfig(...)).to_json(); one of another library becomes it by `parity "
+                "convert SRC DST`"
             )
         entries = {"config": dict, "family": str, "preprocessing": dict}
         for name, kind in entries.items():
@@ -270,4 +271,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def _damaged(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"{file} is not a whole safetensors file ({error}): copy or convert it again")
+    return ValueError(
+        f"{file} is not a whole safetensors file ({error}): copy or convert it again; `parity "
+        "convert SRC DST` reads other kinds of files"
+    )

@@ -123,7 +123,8 @@ def _file_of(folder: Path) -> Path:
         return _inside(found[0])
     if not found:
         raise FileNotFoundError(
-            f"{folder} has no {CANDIDATES[0]} nor another file of tensors: {GIVE}"
+            f"{folder} has no {CANDIDATES[0]} nor another file of tensors: {GIVE}, or one step of "
+            "a run, RUN/checkpoints/STEP"
         )
     names = ", ".join(p.name for p in found[:SHOWN])
     names += f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
