@@ -3,14 +3,13 @@
 `python -m tests.fuzz_containers --inputs 50000` runs long; `test_containers_fuzz.py` runs briefly.
 """
 
-import argparse
+import contextlib
 import io
 import random
 import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 
 from parity import containers
 from tests.damage import SECONDS, Failure, mutated
+from tests.fuzzing import Read, fuzz
 from tests.memory_limit import limited
 
 STATE = {
@@ -159,38 +159,18 @@ def _chunked() -> bytes:
         serialization.MAX_CHUNK_SIZE = most
 
 
-def main() -> int:
-    """Runs the given number of inputs, prints the figures; 1 if there were failures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=50_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=480, help="stop after this time")
-    parser.add_argument("--keep", type=Path, help="a folder for the inputs that fail")
-    options = parser.parse_args()
-    files, counts, shown, begin = seeds(), Counter(), 0, time.monotonic()
-    names = list(files)
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(options.inputs):
-            if time.monotonic() - begin > options.seconds:
-                break
-            choose = random.Random(f"{options.seed} {i}")
-            name = names[i % len(names)]
-            path = Path(folder) / "input.bin"
-            path.write_bytes(data := mutated(files[name], choose))
-            counts["inputs"] += 1
-            if (found := failure(path)) is None:
-                continue
-            counts["failures"] += 1
-            counts[f"{name}: {found[0]}"] += 1
-            if options.keep:
-                options.keep.mkdir(parents=True, exist_ok=True)
-                (options.keep / f"{options.seed}-{i}").write_bytes(data)
-            if shown < 20:
-                shown += 1
-                print(f"{options.seed} {i} {name}: {found[0]}: {found[1]}", file=sys.stderr)
-    print(f"{time.monotonic() - begin:.0f} s", dict(counts))
-    return 1 if counts["failures"] else 0
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[Read]:
+    """Damages and reads the files in turn."""
+    files, path = list(seeds().items()), folder / "input.bin"
+
+    def read(number: int, seed: str) -> tuple[str, Failure | None, Path]:
+        name, data = files[number % len(files)]
+        path.write_bytes(mutated(data, random.Random(seed)))
+        return name, failure(path), path
+
+    yield read
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz(__doc__, 50_000, reading))

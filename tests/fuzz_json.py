@@ -3,13 +3,11 @@
 `python -m tests.fuzz_json --inputs 20000` runs long; `test_formats_json.py` runs briefly.
 """
 
-import argparse
+import contextlib
 import json
 import random
 import sys
-import tempfile
-import time
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import parity
 from parity import containers
 from parity.inputs import random_state
 from tests.damage import Failure, damaged, failure
+from tests.fuzzing import Read, fuzz
 from tests.parity.test_formats_refusals import NATIVE
 from vit_spec import Header, ViTConfig, checkpoint
 
@@ -75,38 +74,19 @@ class Run:
             file.write_bytes(text)
 
 
-def main() -> int:
-    """Runs the given number of inputs, prints the figures; 1 if there were failures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=480, help="stop after this time")
-    parser.add_argument("--keep", type=Path, help="a folder for the inputs that fail")
-    options = parser.parse_args()
-    counts, shown, begin = Counter(), 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder))
-        for i in range(options.inputs):
-            if time.monotonic() - begin > options.seconds:
-                break
-            name, file = run.files[i % len(run.files)]
-            found = run.failure(name, file, random.Random(f"{options.seed} {i}"))
-            counts["inputs"] += 1
-            if found is None:
-                continue
-            counts["failures"] += 1
-            counts[f"{name} {file.name}: {found[0]}"] += 1
-            if options.keep:
-                choose = random.Random(f"{options.seed} {i}")
-                options.keep.mkdir(parents=True, exist_ok=True)
-                kept = options.keep / f"{options.seed}-{i}-{name}-{file.name}"
-                kept.write_bytes(damaged(file.read_bytes(), choose))
-            if shown < 20:
-                shown += 1
-                print(f"{options.seed} {i} {name}: {found[0]}: {found[1]}", file=sys.stderr)
-    print(f"{time.monotonic() - begin:.0f} s", dict(counts))
-    return 1 if counts["failures"] else 0
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[Read]:
+    """Damages and reads the files in turn."""
+    run, kept = Run(folder), folder / "input"
+
+    def read(number: int, seed: str) -> tuple[str, Failure | None, Path]:
+        name, file = run.files[number % len(run.files)]
+        if found := run.failure(name, file, random.Random(seed)):
+            kept.write_bytes(damaged(file.read_bytes(), random.Random(seed)))
+        return f"{name} {file.name}", found, kept
+
+    yield read
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz(__doc__, 20_000, reading))

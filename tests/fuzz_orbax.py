@@ -4,16 +4,14 @@ TensorStore is native code, so a process of its own reads them, and its end is a
 `python -m tests.fuzz_orbax --inputs 10000` runs long; `test_orbax_damage.py` briefly.
 """
 
-import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import random
 import shutil
 import sys
-import tempfile
-import time
-from collections import Counter
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from parity.containers.info import Info
 from parity.inputs import random_state
 from parity.orbax.metadata import FILE, zarray
 from tests.damage import Failure, damaged, failure, mutated
+from tests.fuzzing import Read, fuzz
 from vit_spec import Header, ViTConfig, checkpoint
 from vit_spec.run_step import sealed
 
@@ -202,37 +201,18 @@ class Reader:
         self._end.recv()
 
 
-def main() -> int:
-    """Runs the given number of inputs, prints the figures; 1 if there were failures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=480, help="stop after this time")
-    parser.add_argument("--keep", type=Path, help="a folder for the inputs that fail")
-    options = parser.parse_args()
-    counts, shown, begin = Counter(), 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        reader = Reader(Path(folder))
-        for i in range(options.inputs):
-            if time.monotonic() - begin > options.seconds:
-                break
-            name, file = reader.files[i % len(reader.files)]
-            found = reader.failure(name, file, f"{options.seed} {i}")
-            counts["inputs"] += 1
-            if found is None:
-                continue
-            if options.keep:
-                kept = options.keep / f"{options.seed}-{i}-{name}"
-                shutil.copytree(Path(folder) / "input", kept, symlinks=True, dirs_exist_ok=True)
-            counts["failures"] += 1
-            counts[f"{name} {file.name}: {found[0]}"] += 1
-            if shown < 20:
-                shown += 1
-                print(f"{options.seed} {i} {name} {file}: {found[0]}: {found[1]}", file=sys.stderr)
-        reader.close()
-    print(f"{time.monotonic() - begin:.0f} s", dict(counts))
-    return 1 if counts["failures"] else 0
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[Read]:
+    """Damages and reads the steps in turn."""
+    reader = Reader(folder)
+
+    def read(number: int, seed: str) -> tuple[str, Failure | None, Path]:
+        name, file = reader.files[number % len(reader.files)]
+        return f"{name} {file.name}", reader.failure(name, file, seed), folder / "input"
+
+    yield read
+    reader.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz(__doc__, 10_000, reading))

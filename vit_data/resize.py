@@ -10,7 +10,7 @@ Shapes: h height, w width in pixels, c channels.
 import importlib.util
 import multiprocessing
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,7 @@ from vit_data.decode import pixels
 
 ResizeBy = Literal["pillow", "torch"]
 
-RESIZERS = ("pillow", "torch")
+RESIZERS = get_args(ResizeBy)
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
-SALTS = (0x9E3779B9, 0x85EBCA6B)  # two sums of 32 bits each, as JAX has no 64 without x64 mode
+from vit_spec.run_step import MIXES, SALTS
 
 
 def digests(tree: Any) -> dict[str, str]:
@@ -73,7 +73,7 @@ def _words(x: Array) -> Array:
 
 
 def _mix(x: Array) -> Array:
-    """MurmurHash3's finalizer (A. Appleby, public domain): every bit changes half of all."""
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+    """MurmurHash3's finalizer: every bit changes half of all."""
+    for shift, factor in MIXES:
         x = (x ^ (x >> shift)) * jnp.uint32(factor)
     return x ^ (x >> 16)

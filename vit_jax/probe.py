@@ -61,6 +61,8 @@ def probe(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from vit_data.resize import RESIZERS
+
     parser = argparse.ArgumentParser(
         prog="python -m vit_jax.probe", description="Judge frozen features by simple classifiers."
     )
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.07, help="of the vote (default: 0.07)")
     add("--c", type=float, default=0.316, help="inverse penalty of the linear layer (0.316)")
     add("--image-size", type=int, help="pixels; default: that of the checkpoint")
-    add("--resize-by", choices=("pillow", "torch"), default="pillow", help="as in a recipe")
+    add("--resize-by", choices=RESIZERS, default="pillow", help="as in a recipe")
     add("--batch-size", type=int, default=256)
     add("--dtype", choices=("float32", "bfloat16"), default="float32")
     add("--workers", type=int, default=0, help="processes that decode images")

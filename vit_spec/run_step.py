@@ -19,6 +19,10 @@ from vit_spec.strict_json import shown
 
 STATE = "state"
 SEAL = Path("run") / "metadata"
+SALTS = (0x9E3779B9, 0x85EBCA6B)
+"""Of the two sums of 32 bits that make an array's digest, as JAX has no 64 without x64 mode."""
+MIXES = ((16, 0x85EBCA6B), (13, 0xC2B2AE35))
+"""Shifts and factors of MurmurHash3's finalizer (A. Appleby, public domain), but its last shift."""
 
 
 class DamageError(ValueError):

@@ -45,20 +45,20 @@ class Values:
         A thread makes the next few meanwhile. Use each before the next one: its memory comes again.
         """
         made, waiting = self._pieces(names, Rooms(AHEAD)), deque[Future[Any]]()
-        with ThreadPoolExecutor(1) as thread:
+        thread = ThreadPoolExecutor(1)
 
-            def pieces() -> Iterator[tuple[str, memoryview]]:
-                while True:
-                    while len(waiting) < AHEAD:
-                        waiting.append(thread.submit(next, made, None))
-                    if (found := waiting.popleft().result()) is None:
-                        return
-                    yield found
+        def pieces() -> Iterator[tuple[str, memoryview]]:
+            while True:
+                while len(waiting) < AHEAD:
+                    waiting.append(thread.submit(next, made, None))
+                if (found := waiting.popleft().result()) is None:
+                    return
+                yield found
 
-            try:
-                yield pieces()
-            finally:
-                thread.shutdown(cancel_futures=True)
+        try:
+            yield pieces()
+        finally:
+            thread.shutdown(cancel_futures=True)
 
     def _pieces(self, names: Iterable[str], rooms: Rooms) -> Iterator[tuple[str, memoryview]]:
         for name in names:
