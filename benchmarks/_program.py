@@ -14,10 +14,14 @@ SHARED = ("device", "threads", "rounds")
 
 
 def parser(about: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """A parser with what all have: device, threads, rounds."""
+    """A parser with what all have: device, threads, rounds. `about` has the command below its first
+    line, which stands in the help as it is typed."""
     lines = (about or "").strip().splitlines()
+    command = next(line for line in lines if line.strip().startswith("python -m"))
     found = argparse.ArgumentParser(
-        description=lines[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=" ".join(command.split()[:3]),
+        description=lines[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     found.add_argument(
         "--device", choices=_machine.DEVICES, default=_machine.device(), help="what runs"

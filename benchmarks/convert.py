@@ -276,7 +276,9 @@ def _imports(package: str) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.convert", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--model", default="L/16", help="variant of timm (default: L/16)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="of OpenMP, for the others")

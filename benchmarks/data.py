@@ -222,7 +222,9 @@ def bars(record: Mapping[str, Any]) -> _blocks.Bars:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures both tasks and prints their tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.data", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--photos", type=Path, help="folder of photographs to make the files from")
     parser.add_argument("--files", type=int, default=256, help="number of JPEG files")
     parser.add_argument("--rounds", type=int, default=7)

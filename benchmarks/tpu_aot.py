@@ -138,7 +138,7 @@ def measure(model: str, topology: str) -> Result:
 
 def main() -> int:
     """Compiles the cases one after the other, a line each."""
-    parser = argparse.ArgumentParser(prog="tpu_aot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu_aot", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--slices", nargs="+", choices=SLICES, default=SLICES)
     parser.add_argument("--json", help="file for the figures")

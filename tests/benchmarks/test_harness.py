@@ -13,6 +13,7 @@ from benchmarks import _limits, _machine, compile, infer, suite, train
 from benchmarks._cases import Case, pairs, parsed
 from benchmarks._largest import first_power, largest
 from benchmarks._measured import LIMIT, Settings, measure, of_matmul
+from benchmarks._program import parser
 from benchmarks._rounds import in_rounds, ratios, spread
 from benchmarks._workers import WorkerError, WorkerProcess
 
@@ -29,6 +30,10 @@ def test_the_list_has_the_programs_and_only_those(capsys):
         file.stem for file in FOLDER.glob("*.py") if '__name__ == "__main__"' in file.read_text()
     }
     assert listed == programs - {"__main__", "_worker"}
+
+
+def test_help_names_the_command_as_it_is_typed():
+    assert parser(train.__doc__, rounds=1).prog == "python -m benchmarks.train"
 
 
 @pytest.mark.parametrize(
