@@ -15,7 +15,9 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "torch", "timm", "transformers", "triton")
 DEVICES = ("cpu", "gpu", "tpu")
-VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "TORCHINDUCTOR_MAX_AUTOTUNE", "CC", "CXX")
+VARIABLES = (
+    "XLA_FLAGS", "LIBTPU_INIT_ARGS", "TORCHINDUCTOR_MAX_AUTOTUNE", "LD_PRELOAD", "CC", "CXX"
+)  # fmt: skip
 
 
 @cache

@@ -53,8 +53,10 @@ def drawn(record: dict[str, Any], name: str) -> str:
 
 
 def versions(record: dict[str, Any]) -> str:
-    """A line of what was installed."""
-    return "With " + ", ".join(f"{k} {v}" for k, v in record["versions"].items() if v) + "."
+    """A line of what was installed, and of the variables that change what runs."""
+    found = [f"{name} {version}" for name, version in record["versions"].items() if version]
+    found += [f"`{k}={v}`" for k, v in record["settings"].get("variables", {}).items()]
+    return "With " + ", ".join(found) + "."
 
 
 def filled(text: str, found: dict[str, str]) -> str:
@@ -71,7 +73,9 @@ def filled(text: str, found: dict[str, str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the page and its plots."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args(arguments)

@@ -40,6 +40,11 @@ def test_a_page_is_filled_from_results(tmp_path, capsys):
     assert page.read_text(encoding="utf-8") == text
 
 
+def test_variables_that_change_what_runs_stand_beside_the_versions():
+    record = {"versions": {"jax": "1", "triton": None}, "settings": {"variables": {"A": "b"}}}
+    assert report.versions(record) == "With jax 1, `A=b`."
+
+
 def test_only_the_newest_of_the_same_name_counts(tmp_path):
     for date in ("2026-12-01", "2026-11-30"):
         (tmp_path / f"train-cpu-{date}.json").write_text(json.dumps({"date": date}))
