@@ -174,13 +174,12 @@ class Reader:
 
     def failure(self, name: str, file: Path, seed: str) -> Failure | None:
         """What is wrong with how a damaged step is read, if anything."""
-        self._end.send((name, file, seed))
         try:
+            self._end.send((name, file, seed))
             if self._end.poll(WAIT):
                 return self._end.recv()
-        except (EOFError, ConnectionResetError):
-            pass
-        self.process.join(0.5)
+        except (EOFError, ConnectionError):  # it has ended, before it was asked or while it reads
+            self.process.join()
         found = self.process.exitcode
         self.close()
         self._start()

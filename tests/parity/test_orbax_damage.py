@@ -36,9 +36,12 @@ def test_damaged_steps(reader, place, seed):
 
 
 def test_the_end_of_the_process_that_reads_is_a_failure(reader):
-    os.kill(reader.process.pid, signal.SIGSEGV)
     name, file = reader.files[0]
-    assert reader.failure(name, file, "0") == ("crash", "exit code -11")
+    for ended_before_it_is_asked in (True, False):
+        os.kill(reader.process.pid, signal.SIGSEGV)
+        if ended_before_it_is_asked:
+            reader.process.join()
+        assert reader.failure(name, file, "0") == ("crash", "exit code -11")
     assert reader.failure(name, file, "0") is None
 
 
