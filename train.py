@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             name, recipe = parse(sys.argv[1:] if arguments is None else arguments)
             if arguments is None:  # as a program, which has not used JAX yet
-                keep_freed_memory()
+                keep_freed_memory(recipe.model, recipe.batch_size)
                 start_processes(recipe.distributed)
                 if not is_first():
                     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the program ends
@@ -197,7 +197,7 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
             state=state,
             progress=progress,
             batches=batches,
-            evaluate=Evaluation(structure, test, mesh),
+            test=test,
             folder=folder,
             saver=saver,
             writer=writer,

@@ -32,6 +32,7 @@ from benchmarks._hlo import beyond_a_layer, collectives, largest
 from vit_jax.nonfinite import jit_guarded_step
 from vit_jax.parallel import abstract_state, shardings_of
 from vit_jax.sharding import check_batch_size, check_model, make_mesh, over_batch, replicated
+from vit_jax.stacking import Stacking
 from vit_spec import OptimConfig, get, parameters
 
 HBM = {"v5e": 16e9, "v5p": 95e9}  # bytes a chip, of Google Cloud's pages on both
@@ -89,6 +90,8 @@ def compile_step(model: str, topology: str) -> tuple[Any, Any, tuple[int, int, i
     check_batch_size(batch, mesh)
     options: dict[str, Any] = {"dtype": "bfloat16", "remat": REMAT[model], "scan": True}
     structure, shapes = abstract_state(lambda: vit_jax.create(config, **options), optim)
+    blocks = Stacking(structure, shapes.params, optim)
+    shapes = blocks.stack(shapes)
 
     def at(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
@@ -99,7 +102,7 @@ def compile_step(model: str, topology: str) -> tuple[Any, Any, tuple[int, int, i
     labels = at(jax.ShapeDtypeStruct((batch,), jnp.int32), over_batch(mesh))
     key = at(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
     skipped = at(jax.ShapeDtypeStruct((), jnp.int32), replicated(mesh))
-    step: Any = jit_guarded_step(structure, optim, shapes, mesh, limit=0)
+    step: Any = jit_guarded_step(blocks.structure, optim, shapes, mesh, limit=0)
     return (
         step.lower(state, skipped, {"image": images, "label": labels}, key).compile(),
         config,

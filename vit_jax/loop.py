@@ -21,6 +21,7 @@ from vit_jax.progress import Progress, Speed, shown
 from vit_jax.run_folder import BAD_BATCH, PROFILE, RunFolder
 from vit_jax.saver import Saver
 from vit_jax.sharding import replicated
+from vit_jax.stacking import Stacking
 from vit_jax.training import TrainState
 from vit_spec import Header
 from vit_spec.checkpoint import replacing
@@ -41,12 +42,17 @@ class Loop:
     state: TrainState
     progress: Progress
     batches: Iterator[Any]
-    evaluate: Evaluation
+    test: Any  # batches of the test set
     folder: RunFolder
     saver: Saver
     writer: MetricsWriter
     speed: Speed
     preemption: Preemption
+
+    def __post_init__(self) -> None:
+        optim = self.recipe.optim
+        self._blocks = Stacking(self.structure, self.state.params, optim)
+        self.evaluate = Evaluation(self._blocks.structure, self.test, self.mesh)
 
     def run(self) -> None:
         """All steps that are left. Nothing moves between host and device but batches and metrics.
@@ -56,8 +62,10 @@ class Loop:
         """
         progress, recipe = self.progress, self.recipe
         total = recipe.optim.total_steps
+        self.state = self._blocks.stack(self.state)
         compiled = jit_guarded_step(
-            self.structure, recipe.optim, self.state, self.mesh, limit=recipe.skip_nonfinite
+            *(self._blocks.structure, recipe.optim, self.state, self.mesh),
+            limit=recipe.skip_nonfinite,
         )
         self._key = new_key(recipe.seed + 1, self.mesh)
         skipped = jax.jit(jnp.int32, out_shardings=replicated(self.mesh))(progress.skipped)
@@ -85,6 +93,7 @@ class Loop:
                 if self._due(recipe.log_every):
                     self._line()
                 self._between()
+        self.state = self._blocks.unstack(self.state)
 
     def _due(self, every: int) -> bool:
         step = self.progress.step
@@ -108,7 +117,9 @@ class Loop:
             better = progress.note(accuracy, self.evaluate.seen)
         if progress.step and (self._due(keep.every) or (better and keep.best)):
             self._settle()
+            self.state = self._blocks.unstack(self.state)
             self.saver.save(self.state, progress, self.writer, accuracy=accuracy)
+            self.state = self._blocks.stack(self.state)
 
     def _test(self) -> float:
         """The test accuracy, written and printed."""
@@ -130,7 +141,7 @@ class Loop:
 
     def _end_early(self) -> NoReturn:
         self._settle()
-        self.saver.save_now(self.state, self.progress, self.writer)
+        self.saver.save_now(self._blocks.unstack(self.state), self.progress, self.writer)
         raise Preempted(f"preempted: saved after step {self.progress.step:,}")
 
     def weights(self) -> Any:
@@ -155,7 +166,7 @@ class Loop:
         finite = np.isfinite(batch["image"]).reshape(len(batch["image"]), -1).all(axis=1)
         cause = explain(
             self.structure,
-            self.state,
+            self._blocks.unstack(self.state),
             to_devices(step_arrays(batch), self.mesh),
             self._key,
             self.recipe.optim,

@@ -1,6 +1,7 @@
 """Dropout and stochastic-depth masks. Twin: `vit_torch/masks.py`."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,16 +18,28 @@ def sample_masks(
     key: Array,
     grid: tuple[int, int] | None = None,
     dtype: Any = jnp.float32,
+    together: bool = False,
 ) -> dict[str, Array]:
-    """Multipliers by site (0 or 1 / keep) for one training step; call it in the jitted step."""
+    """Multipliers by site (0 or 1 / keep) for one training step; call it in the jitted step.
+
+    `together` draws the same numbers in one operation for all sites of a shape, which compiles
+    faster: for models with `scan`, which need the masks of all blocks at once anyway.
+    """
     sites = mask_sites(config, batch_size, grid=grid)
 
-    def draw(index: int, shape: tuple[int, ...], keep: float) -> Array:
-        return (
-            jax.random.bernoulli(jax.random.fold_in(key, index), keep, shape).astype(dtype) / keep
-        )
+    def draw(index: Any, keep: Any, shape: tuple[int, ...]) -> Array:
+        kept = jax.random.bernoulli(jax.random.fold_in(key, index), keep, shape)
+        return kept.astype(dtype) / jnp.asarray(keep, dtype)
 
-    return {name: draw(i, shape, keep) for i, (name, (shape, keep)) in enumerate(sites.items())}
+    if not together:
+        return {name: draw(i, keep, shape) for i, (name, (shape, keep)) in enumerate(sites.items())}
+    masks: dict[str, Array] = {}
+    for shape in dict.fromkeys(shape for shape, _ in sites.values()):
+        chosen = [i for i, (other, _) in enumerate(sites.values()) if other == shape]
+        keeps = [keep for other, keep in sites.values() if other == shape]
+        drawn = jax.vmap(partial(draw, shape=shape))(jnp.array(chosen), jnp.array(keeps, float))
+        masks |= zip((list(sites)[i] for i in chosen), drawn, strict=True)
+    return masks
 
 
 def of_block(masks: Mapping[str, Array] | None, index: int) -> dict[str, Array] | None:

@@ -13,8 +13,9 @@ import optax.contrib
 from jax import Array
 
 from vit_jax.functional import Params
+from vit_jax.stack import depth_in, each_block, rank_of
 from vit_spec import OptimConfig, is_decayed
-from vit_spec.groups import depth_of, frozen_names, is_orthogonalized, layer_share
+from vit_spec.groups import frozen_names, is_orthogonalized, layer_share
 from vit_spec.layout import torch_name
 
 MUON_RMS = 0.2
@@ -79,9 +80,10 @@ def _decay(
     config: OptimConfig, decays: Callable[[str, int], bool] | None
 ) -> optax.GradientTransformation:
     def decayed(params: Any) -> dict[str, bool]:
+        ranks = {name: rank_of(name, p) for name, p in params.items()}
         if decays is not None:
-            return {name: decays(name, p.ndim) for name, p in params.items()}
-        return {name: is_decayed(name, p.ndim, config.decayed) for name, p in params.items()}
+            return {name: decays(name, rank) for name, rank in ranks.items()}
+        return {name: is_decayed(name, rank, config.decayed) for name, rank in ranks.items()}
 
     return optax.add_decayed_weights(config.weight_decay, mask=decayed)
 
@@ -91,15 +93,15 @@ def _muon(config: OptimConfig) -> optax.GradientTransformation:
 
     def labels(params: Any) -> dict[str, str]:
         return {
-            name: "muon" if is_orthogonalized(name, p.ndim) else "adam"
+            name: "muon" if is_orthogonalized(name, rank_of(name, p)) else "adam"
             for name, p in params.items()
         }
 
     def dimensions(updates: Any) -> Any:
-        return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(0, 1), updates)
+        return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(-2, -1), updates)
 
     def resized(updates: Any, _: Any) -> Any:
-        return jax.tree.map(lambda u: MUON_RMS * max(u.shape) ** 0.5 * u, updates)
+        return jax.tree.map(lambda u: MUON_RMS * max(u.shape[-2:]) ** 0.5 * u, updates)
 
     muon = optax.contrib.scale_by_muon(
         beta=config.momentum, eps=config.eps, weight_dimension_numbers=dimensions
@@ -113,17 +115,28 @@ def trainable(params: Params, config: OptimConfig) -> Params:
     """The parameters that are not frozen. Raises `ValueError` for a pattern that fits none."""
     if not config.freeze:
         return params
-    names = {name: torch_name(name, p.ndim)[0] for name, p in params.items()}
-    frozen = frozen_names(names.values(), config.freeze)
-    return {name: p for name, p in params.items() if names[name] not in frozen}
+    depth = depth_in(params)
+    names = {
+        name: [torch_name(one, rank_of(name, p))[0] for one in each_block(name, depth)]
+        for name, p in params.items()
+    }
+    frozen = frozen_names((n for each in names.values() for n in each), config.freeze)
+    return {name: p for name, p in params.items() if frozen.isdisjoint(names[name])}
 
 
-def by_layer(updates: Any, names: Any, config: OptimConfig) -> Any:
-    """Updates times the share of their layer; `names` are those of the whole model."""
+def by_layer(updates: Any, params: Any, config: OptimConfig) -> Any:
+    """Updates times the share of their layer; `params` are those of the whole model."""
     if config.layer_decay == 1:
         return updates
-    depth = depth_of(names)
-    return {n: layer_share(n, depth, config.layer_decay) * u for n, u in updates.items()}
+    depth = depth_in(params)
+
+    def share(name: str, update: Array) -> Any:
+        shares = [layer_share(n, depth, config.layer_decay) for n in each_block(name, depth)]
+        if rank_of(name, update) == update.ndim:
+            return shares[0]
+        return jnp.array(shares, update.dtype).reshape(-1, *[1] * (update.ndim - 1))
+
+    return {name: share(name, update) * update for name, update in updates.items()}
 
 
 MOMENTS = {"mu": "m", "trace": "m", "nu": "v"}

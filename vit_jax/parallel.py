@@ -86,10 +86,11 @@ def train_step_on(structure: Any, optim: OptimConfig, mesh: Mesh) -> Step:
     def train_step(state: TrainState, batch: Batch, key: Array) -> Any:
         images, labels = batch["image"], batch["label"]
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            config = merge(structure, state.params).config
+            model = merge(structure, state.params)
+            config, scan = model.config, model.options.scan
             key = jax.random.fold_in(key, state.step)
             grid = config.grid_of(*images.shape[1:3])  # of this step: images may grow
-            masks = sample_masks(config, images.shape[0], key=key, grid=grid)
+            masks = sample_masks(config, images.shape[0], key=key, grid=grid, together=scan)
             return update(state, images, labels, masks, teacher=batch.get("teacher"))
 
     return train_step

@@ -15,36 +15,73 @@ from vit_jax.functional import dotted
 from vit_jax.masks import of_block
 from vit_jax.options import Options, Remat
 from vit_jax.sharding import constrain, logical_axes
+from vit_spec.groups import depth_of
+
+BLOCKS, STACKED = "blocks.", "blocks.stacked."
+"""How the names of blocks' parameters begin: of one block each, and of all of them in one array."""
 
 Body = Callable[..., tuple[Array, None]]
 
 
+class Stack(nnx.Module):
+    """Equal blocks as one, whose parameters have an axis in front for the number of the block."""
+
+    def __init__(self, stacked: nnx.Module):
+        self.stacked = stacked
+
+
+def each_block(name: str, depth: int) -> list[str]:
+    """Names that the parts of a parameter have in each block; itself if it is not stacked."""
+    if not name.startswith(STACKED):
+        return [name]
+    return [f"{BLOCKS}{i}.{name.removeprefix(STACKED)}" for i in range(depth)]
+
+
+def depth_in(params: Mapping[str, Any]) -> int:
+    """Number of blocks of a model with these parameters."""
+    stacked = (p.shape[0] for name, p in params.items() if name.startswith(STACKED))
+    return next(stacked, 0) or depth_of(params)
+
+
+def rank_of(name: str, value: Any) -> int:
+    """Number of axes of a parameter as its layer has it."""
+    return value.ndim - name.startswith(STACKED)
+
+
 def run_blocks(
-    blocks: Sequence[nnx.Module], x: Array, masks: Mapping[str, Array] | None, options: Options
+    blocks: Sequence[nnx.Module] | Stack,
+    x: Array,
+    masks: Mapping[str, Array] | None,
+    options: Options,
+    *,
+    depth: int,
 ) -> Array:
     """`x` (b, t, d) through all blocks, as `options.scan` and `options.remat` say."""
-    x = constrain(x, "batch")
-    if not options.scan and options.remat == "none":
-        for i, block in enumerate(blocks):
-            x = constrain(block(x, of_block(masks, i)), "batch")
+    x, of_blocks = constrain(x, "batch"), [of_block(masks, i) for i in range(depth)]
+    if not (isinstance(blocks, Stack) or options.scan or options.remat != "none"):
+        for block, block_masks in zip(blocks, of_blocks, strict=True):
+            x = constrain(block(x, block_masks), "batch")
         return x
-    structure = nnx.graphdef(blocks[0])
-    states = [nnx.state(block) for block in blocks]
-    of_blocks = [of_block(masks, i) for i in range(len(blocks))]
+    structure = nnx.graphdef(blocks.stacked if isinstance(blocks, Stack) else blocks[0])
 
     def body(x: Array, inputs: tuple[Any, Mapping[str, Array] | None]) -> tuple[Array, None]:
         state, block_masks = inputs
         return constrain(nnx.merge(structure, state)(x, block_masks), "batch"), None
 
     body = _rematerialized(body, options.remat)
-    if options.scan:
-        stacked, stacked_masks = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *zip(states, of_blocks, strict=True)
-        )
-        return jax.lax.scan(body, x, (_divided(stacked), stacked_masks))[0]
-    for inputs in zip(states, of_blocks, strict=True):
-        x, _ = body(x, inputs)
-    return x
+    if isinstance(blocks, Stack):
+        stacked = nnx.state(blocks.stacked)
+    elif options.scan:
+        stacked = _stacked([nnx.state(block) for block in blocks])
+    else:
+        for block, block_masks in zip(blocks, of_blocks, strict=True):
+            x, _ = body(x, (nnx.state(block), block_masks))
+        return x
+    return jax.lax.scan(body, x, (_divided(stacked), _stacked(of_blocks)))[0]
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def _divided(stacked: Any) -> Any:

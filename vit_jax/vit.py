@@ -102,7 +102,7 @@ class ViT(nnx.Module):
         """Tokens after the last norm (b, t, d): class token, distillation token, registers,
         patches row by row."""
         x = self.norm_pre(drop(self.embed(images), masks, "pos_drop"))
-        x = run_blocks(self.blocks, x, masks, self.options)
+        x = run_blocks(self.blocks, x, masks, self.options, depth=self.config.depth)
         return self.norm(x)
 
     def embed(self, images: Array) -> Array:

@@ -13,6 +13,7 @@ import vit_jax
 from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices, to_host
 from vit_jax.processes import is_first, start_processes
 from vit_jax.sharding import batch_share, make_mesh
+from vit_jax.stacking import Stacking
 from vit_spec import OptimConfig, ViTConfig
 
 BATCH, STEPS = 16, 5
@@ -32,7 +33,9 @@ def run(config: ViTConfig, options: dict, numbers: list[int]) -> dict[str, np.nd
     structure, state = new_state(
         lambda: vit_jax.create(config, param_dtype="float64", **options), OPTIM, mesh
     )
-    step = jit_train_step(structure, OPTIM, state, mesh)
+    blocks = Stacking(structure, state.params, OPTIM)
+    state = blocks.stack(state)
+    step = jit_train_step(blocks.structure, OPTIM, state, mesh)
     count, turn, _ = batch_share(BATCH, mesh)
     losses, key = [], new_key(1, mesh)
     for i in range(STEPS):
@@ -44,6 +47,7 @@ def run(config: ViTConfig, options: dict, numbers: list[int]) -> dict[str, np.nd
             state, to_devices({"image": images[mine], "label": labels[mine]}, mesh), key
         )
         losses.append(np.asarray(metrics["loss"]))
+    state = blocks.unstack(state)
     return {"losses": np.array(losses)} | to_host(state.ema or state.params)
 
 

@@ -32,6 +32,7 @@ from vit_jax.digests import digests
 from vit_jax.distillation import ModelTeacher, Taught
 from vit_jax.parallel import jit_train_step, new_key, new_state, to_devices, to_share
 from vit_jax.sharding import make_mesh
+from vit_jax.stacking import Stacking
 from vit_spec import OptimConfig, Preprocessing, ViTConfig
 config = ViTConfig(image_size=16, patch_size=4, width=64, depth=4, num_heads=4, mlp_width=128,
                    num_classes=16)
@@ -39,7 +40,9 @@ optim, mesh = OptimConfig(ema_decay=0.9), make_mesh(2, 2, 2)
 structure, state = new_state(lambda: vit_jax.create(config, scan=True), optim, mesh)
 arrays = {"image": np.ones((8, 16, 16, 3), np.float32), "label": np.zeros(8, np.int32)}
 batch = to_devices(arrays, mesh)
-step = jit_train_step(structure, optim, state, mesh)
+blocks = Stacking(structure, state.params, optim)
+state = blocks.stack(state)
+step = jit_train_step(blocks.structure, optim, state, mesh)
 print(json.dumps([
     [list(x.shape), list(x.addressable_shards[0].data.shape)] for x in batch.values()
 ]))
@@ -49,6 +52,8 @@ def pieces(tree):
         [jax.tree_util.keystr(path), list(leaf.shape), list(leaf.addressable_shards[0].data.shape)]
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]))
+pieces(state)
+state = blocks.unstack(state)
 pieces(state)
 for _ in range(4):  # a program a leaf, each with a sum over the devices
     sums = digests(state)
@@ -67,14 +72,18 @@ def test_every_leaf_is_divided_moments_as_their_parameters_and_a_teacher_as_its_
         [sys.executable, "-c", LAYOUT], cwd=ROOT, env=meshes.environment(1, 8, 0), text=True,
         capture_output=True, check=True,
     )  # fmt: skip
-    batch, leaves, teacher = map(json.loads, result.stdout.splitlines())
+    batch, stacked, leaves, teacher = map(json.loads, result.stdout.splitlines())
     assert [(whole[0], piece[0]) for whole, piece in batch] == [(8, 2), (8, 2)]
     pieces: dict[str, set] = {}
     for path, whole, piece in leaves:
         if "'" in path:
             pieces.setdefault(path.split("'")[-2], set()).add((tuple(whole), tuple(piece)))
-        if np.prod(whole) > 256:  # nothing large is on every device: fsdp x tensor is 4
+    for path, whole, piece in leaves + stacked:
+        large = 256 * (4 if "blocks.stacked." in path else 1)
+        if np.prod(whole) > large:  # nothing large is on every device: fsdp x tensor is 4
             assert np.prod(piece) * 4 == np.prod(whole), (path, whole, piece)
+    fc1 = {tuple(piece) for path, _, piece in stacked if "stacked.mlp.fc1.kernel" in path}
+    assert fc1 == {(4, 32, 64)}  # of all blocks the same piece
     assert all(len(found) == 1 for found in pieces.values()), pieces
     assert pieces["blocks.0.attn.qkv.kernel"] == {((64, 192), (16, 192))}
     assert pieces["blocks.0.mlp.fc1.kernel"] == {((64, 128), (32, 64))}

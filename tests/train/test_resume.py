@@ -6,12 +6,14 @@ import signal
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import train
 import vit_jax
 from tests.train import kill
 from tests.train.short_runs import Stop, lines, steps, stopped
 from vit_jax import loop
+from vit_spec.run_step import read_run
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -33,6 +35,24 @@ def test_an_unfinished_run_is_refused_with_a_hint_and_continued_with_resume(
     assert "1 time(s) the run was resumed" in out
     assert [line["step"] for line in lines(tmp_path / "run")] == [4, 6, 8, 12, 12]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["resumes"] == 1
+
+
+def test_a_scanned_run_saves_what_any_run_does_and_goes_on_with_the_same_bits(
+    saving, tmp_path, monkeypatch
+):
+    saving = [*saving, "--model.depth", "2", "--optim.optimizer", "muon"]
+    assert train.main([*saving, "--scan", "--out", str(tmp_path / "a")]) == 0
+    assert train.main([*saving, "--out", str(tmp_path / "b")]) == 0
+    stopped([*saving, "--scan"], monkeypatch)
+    assert train.main([*saving, "--scan", "--resume"]) == 0
+    scanned, resumed, apart = (
+        read_run(tmp_path / name / "checkpoints" / "12") for name in ("a", "run", "b")
+    )
+    assert scanned["digests"] == resumed["digests"]
+    assert scanned["arrays"] == apart["arrays"]
+    models = [load_file(tmp_path / name / "model.safetensors") for name in ("a", "b")]
+    for name, tensor in models[1].items():
+        np.testing.assert_allclose(models[0][name], tensor, rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_resume_starts_a_run_where_there_is_none_and_leaves_a_finished_one(saving, capsys):

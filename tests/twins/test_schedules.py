@@ -68,7 +68,7 @@ def test_layers_scale_updates_after_weight_decay():
     updates = {
         name: jnp.ones(()) for name in ("pos_embed", "blocks.0.x", "blocks.1.x", "norm.scale")
     }
-    shares = by_layer(updates, [*updates, "blocks.2.x"], config)
+    shares = by_layer(updates, updates | {"blocks.2.x": jnp.ones(())}, config)
     assert [float(s) for s in shares.values()] == [0.5**4, 0.5**3, 0.5**2, 1]
 
 
