@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vit_jax.sharding import constrain
 from vit_spec import ViTConfig, mask_sites
 
 
@@ -38,6 +39,8 @@ def sample_masks(
         chosen = [i for i, (other, _) in enumerate(sites.values()) if other == shape]
         keeps = [keep for other, keep in sites.values() if other == shape]
         drawn = jax.vmap(partial(draw, shape=shape))(jnp.array(chosen), jnp.array(keeps, float))
+        # Left to itself, XLA (jax 0.10.2) draws other numbers on a mesh with `tensor`.
+        drawn = constrain(drawn, None, "batch")
         masks |= zip((list(sites)[i] for i in chosen), drawn, strict=True)
     return masks
 

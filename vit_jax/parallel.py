@@ -46,9 +46,13 @@ def new_state(
 ) -> tuple[Any, TrainState]:
     """Structure and first state of the model that `make` returns, its numbers the same on any mesh.
 
-    `start` are other parameters to begin with. Nothing is ever whole on one device. Raises
+    `start` are other parameters to begin with. Nothing is ever whole on one of many devices. Raises
     `ValueError` if the mesh cannot divide the model.
     """
+    if mesh.size == 1:  # operation by operation: compiled as one, each block's would be compiled
+        structure, params = split(make() if start is None else nnx.eval_shape(make))
+        state = init_state(params if start is None else dict(start), optim)
+        return structure, jax.device_put(state, shardings_of(state, mesh))
     structure, shapes = abstract_state(make, optim)
     check_model(merge(structure, shapes.params).config, mesh)
 
