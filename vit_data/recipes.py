@@ -21,7 +21,7 @@ def digits() -> Recipe:
 
     Reference: `sklearn.datasets.load_digits`, the test set of UCI's Optical Recognition of
     Handwritten Digits; the recipe is ours.
-    Cost: 30 to 40 s of training on two CPU cores, measured.
+    Cost: half a minute of training on two CPU cores, measured.
     Result: 98.6 to 98.9 % of the test images, measured; processors differ.
     """
     return Recipe(
