@@ -39,7 +39,7 @@ class Loop:
     header: Header
     structure: Any
     mesh: Mesh
-    state: TrainState
+    state: TrainState  # within `run` in the form of `vit_jax.stacking`
     progress: Progress
     batches: Iterator[Any]
     test: Any  # batches of the test set
@@ -63,10 +63,8 @@ class Loop:
         progress, recipe = self.progress, self.recipe
         total = recipe.optim.total_steps
         self.state = self._blocks.stack(self.state)
-        compiled = jit_guarded_step(
-            *(self._blocks.structure, recipe.optim, self.state, self.mesh),
-            limit=recipe.skip_nonfinite,
-        )
+        structure, limit = self._blocks.structure, recipe.skip_nonfinite
+        compiled = jit_guarded_step(structure, recipe.optim, self.state, self.mesh, limit=limit)
         self._key = new_key(recipe.seed + 1, self.mesh)
         skipped = jax.jit(jnp.int32, out_shardings=replicated(self.mesh))(progress.skipped)
         self._window = Window(progress.pending, self._on_nonfinite)

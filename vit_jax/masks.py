@@ -23,8 +23,8 @@ def sample_masks(
 ) -> dict[str, Array]:
     """Multipliers by site (0 or 1 / keep) for one training step; call it in the jitted step.
 
-    `together` draws the same numbers in one operation for all sites of a shape, which compiles
-    faster: for models with `scan`, which need the masks of all blocks at once anyway.
+    `together` draws the same numbers (with JAX's default generator) in one operation for all sites
+    of a shape, which compiles faster: for models with `scan`, which need all masks at once anyway.
     """
     sites = mask_sites(config, batch_size, grid=grid)
 

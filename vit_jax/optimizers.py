@@ -13,7 +13,7 @@ import optax.contrib
 from jax import Array
 
 from vit_jax.functional import Params
-from vit_jax.stack import depth_in, each_block, rank_of
+from vit_jax.stack import STACKED, depth_in, each_block, rank_of
 from vit_spec import OptimConfig, is_decayed
 from vit_spec.groups import frozen_names, is_orthogonalized, layer_share
 from vit_spec.layout import torch_name
@@ -132,7 +132,7 @@ def by_layer(updates: Any, params: Any, config: OptimConfig) -> Any:
 
     def share(name: str, update: Array) -> Any:
         shares = [layer_share(n, depth, config.layer_decay) for n in each_block(name, depth)]
-        if rank_of(name, update) == update.ndim:
+        if not name.startswith(STACKED):
             return shares[0]
         return jnp.array(shares, update.dtype).reshape(-1, *[1] * (update.ndim - 1))
 

@@ -49,9 +49,9 @@ def new_state(
     `start` are other parameters to begin with. Nothing is ever whole on one of many devices. Raises
     `ValueError` if the mesh cannot divide the model.
     """
-    if mesh.size == 1:  # operation by operation: compiled as one, each block's would be compiled
-        structure, params = split(make() if start is None else nnx.eval_shape(make))
-        state = init_state(params if start is None else dict(start), optim)
+    if start is None and mesh.size == 1:  # as one program, every block would be compiled
+        structure, params = split(make())
+        state = init_state(params, optim)
         return structure, jax.device_put(state, shardings_of(state, mesh))
     structure, shapes = abstract_state(make, optim)
     check_model(merge(structure, shapes.params).config, mesh)

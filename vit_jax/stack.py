@@ -17,8 +17,10 @@ from vit_jax.options import Options, Remat
 from vit_jax.sharding import constrain, logical_axes
 from vit_spec.groups import depth_of
 
-BLOCKS, STACKED = "blocks.", "blocks.stacked."
-"""How the names of blocks' parameters begin: of one block each, and of all of them in one array."""
+BLOCKS = "blocks."
+"""How the names of blocks' parameters begin."""
+STACKED = "blocks.stacked."
+"""The same where one array has those of all blocks."""
 
 Body = Callable[..., tuple[Array, None]]
 

@@ -50,7 +50,7 @@ class Stacking:
         return self._by_name(_stacked, tree)
 
     def unstack(self, tree: Any) -> Any:
-        """The inverse of `stack`: the same bits. It frees the stacked arrays."""
+        """The inverse of `stack` for arrays: the same bits. It frees the stacked ones."""
         return self._by_name(partial(_unstacked, depth=self.depth), tree)
 
     def _by_name(self, change: Callable[[Any], Any], tree: Any) -> Any:

@@ -73,7 +73,7 @@ def failing(monkeypatch, step):
 
 def test_a_save_that_fails_is_told_and_training_goes_on(saving, tmp_path, monkeypatch, capsys):
     failing(monkeypatch, 8)
-    assert train.main(saving) == 0
+    assert train.main([*saving, "--scan"]) == 0  # with blocks that are stacked between saves
     error = capsys.readouterr().err
     assert "train: the checkpoint of step 8 was not saved: No space left on device (" in error
     assert "; training goes on" in error
@@ -104,8 +104,9 @@ def spoiling(monkeypatch, *bad):
     monkeypatch.setattr(train.Batches, "__next__", spoiled)
 
 
+@pytest.mark.parametrize("more", [[], ["--scan"]], ids=["apart", "scan"])
 def test_a_step_that_is_not_finite_is_explained_in_its_parts_and_its_batch_kept(
-    saving, tmp_path, monkeypatch, capsys
+    more, saving, tmp_path, monkeypatch, capsys
 ):
     seen = []
 
@@ -119,7 +120,7 @@ def test_a_step_that_is_not_finite_is_explained_in_its_parts_and_its_batch_kept(
     monkeypatch.setattr(vit_jax.ViT, "points", spying(vit_jax.ViT.points, 1))
     monkeypatch.setattr(nonfinite, "costs", spying(nonfinite.costs, 1))
     spoiling(monkeypatch, 7)
-    assert train.main([*saving, "--optim.accumulate", "2"]) == 1
+    assert train.main([*saving, "--optim.accumulate", "2", *more]) == 1
     assert set(seen) == {64}
     error = capsys.readouterr().err
     assert (

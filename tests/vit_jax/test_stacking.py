@@ -25,7 +25,7 @@ CONFIG = TINY.replace(depth=2, drop_path=0.2)
 
 
 def made(optim, *, param_dtype="float64", **options):
-    """Mesh, stacking and first state of a model ."""
+    """Mesh, stacking and first state of a model."""
     mesh = make_mesh(devices=jax.devices()[:1])
     make = lambda: vit_jax.create(CONFIG, param_dtype=param_dtype, **options)  # noqa: E731
     structure, state = new_state(make, optim, mesh)
@@ -103,10 +103,9 @@ def test_masks_drawn_together_are_the_same():
         assert (mask == 0).any() or name.startswith("blocks.0.drop_path"), name
 
 
-def size(depth, **changes):
+def step_of(config, **changes):
     """Equations of the whole training step of a run."""
     mesh, optim = make_mesh(devices=jax.devices()[:1]), dataclasses.replace(EVERYTHING, **changes)
-    config = TINY.replace(depth=depth)
     structure, shapes = abstract_state(lambda: vit_jax.create(config, scan=True), optim)
     blocks = Stacking(structure, shapes.params, optim)
     state = blocks.stack(shapes)
@@ -114,9 +113,19 @@ def size(depth, **changes):
     images = jnp.zeros((2, *config.image_shape, config.in_channels))
     batch = {"image": images, "label": jnp.zeros(2, jnp.int32)}
     traced = step.trace(state, jnp.int32(0), batch, new_key(0, mesh))
-    return sum(1 for _ in equations(traced.jaxpr.jaxpr))
+    return list(equations(traced.jaxpr.jaxpr))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_program_of_a_step_is_as_large_at_any_depth(optimizer):
-    assert size(2, optimizer=optimizer) == size(5, optimizer=optimizer)
+    two, five = (step_of(TINY.replace(depth=d), optimizer=optimizer) for d in (2, 5))
+    assert len(two) == len(five)
+
+
+def test_masks_of_all_blocks_are_drawn_at_once():
+    config = TINY.replace(dropout=0.1, drop_path=0.1)
+    draws = [
+        [e.primitive.name for e in step_of(config.replace(depth=d))].count("random_bits")
+        for d in (2, 5)
+    ]
+    assert draws[0] == draws[1] > 0
