@@ -24,7 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from vit_jax.functional import Params, merge
 from vit_jax.optimizers import trainable
-from vit_jax.stack import BLOCKS, STACKED, Stack
+from vit_jax.stack import BLOCKS, STACKED, Stack, each_block
 from vit_spec import OptimConfig
 
 
@@ -95,14 +95,10 @@ def _stacked(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unstacked(tree: dict[str, Any], depth: int) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in tree.items():
-        if name.startswith(STACKED):
-            rest = name.removeprefix(STACKED)
-            parts = enumerate(_parted(value, depth))
-            found |= {f"{BLOCKS}{number}.{rest}": part for number, part in parts}
-        else:
-            found[name] = value
+        parts = _parted(value, depth) if name.startswith(STACKED) else [value]
+        found |= zip(each_block(name, depth), parts, strict=True)
     return found
 
 
