@@ -7,7 +7,7 @@ import sys
 from vit_spec import ViTConfig
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
-MOST = 2**31 - 1
+NEVER = -1  # a number would be at most 2 GiB, and two large steps free more at once
 LARGE = 2**18  # bytes; measured: train.py digits, which gains nothing, has 2**17, Ti/16 far more
 
 
@@ -27,4 +27,4 @@ def keep_freed_memory(config: ViTConfig, batch_size: int) -> None:
     if hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(M_ARENA_MAX, 1)  # only the main arena can grow by blocks of any size
         libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, MOST)
+        libc.mallopt(M_TRIM_THRESHOLD, NEVER)

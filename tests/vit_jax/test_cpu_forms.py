@@ -90,7 +90,7 @@ def test_a_large_step_does_not_fault_its_memory_in_again(batch_size, kept):
         "libc.malloc.restype = ctypes.c_void_p\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    block = ctypes.c_void_p(libc.malloc(200_000_000))\n"
+        "    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(3_000_000_000)))\n"
         "    libc.memset(block, 1, ctypes.c_size_t(200_000_000)); libc.free(block)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "def use():\n"
