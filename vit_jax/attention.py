@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vit_jax.options import AttentionKernel
+from vit_jax.sharding import platform
 
 
 def attend(q: Array, k: Array, v: Array, *, kernel: AttentionKernel) -> Array:
@@ -23,6 +24,15 @@ def attend(q: Array, k: Array, v: Array, *, kernel: AttentionKernel) -> Array:
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     logits = jnp.einsum("bhtk,bhsk->bhts", q, k, preferred_element_type=wide)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    total = weights.sum(-1, keepdims=True)  # divided by at the end: k numbers a query, not s
+    share = apart(1 / weights.sum(-1, keepdims=True))  # multiplied at the end: k numbers, not s
     x = jnp.einsum("bhts,bhsk->bhtk", weights.astype(v.dtype), v, preferred_element_type=wide)
-    return (x / total).astype(v.dtype)
+    return (apart(x) * share).astype(v.dtype)
+
+
+def apart(x: Array) -> Array:
+    """`x`, on CPUs as an array of its own.
+
+    XLA there computes what it fuses into a product anew for each number of it: in attention's
+    gradient that was more than the products themselves.
+    """
+    return jax.lax.optimization_barrier(x) if platform() == "cpu" else x

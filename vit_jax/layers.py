@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vit_jax.attention import attend
+from vit_jax.attention import apart, attend
 from vit_jax.initializers import linear_init, patch_init
 from vit_jax.norm import LayerNorm
 from vit_jax.options import AttentionKernel, Options
@@ -81,6 +81,31 @@ def _dot_of_rows(x: Array, kernel: Array, dimensions: Any, **how: Any) -> Array:
     return y.reshape(*x.shape[:-1], -1)
 
 
+def activated(layer: nnx.Linear, x: Array, form: str) -> Array:
+    """`activate(layer(x), form)`.
+
+    On CPUs, where an activation costs as much as writing its result, the gradient starts from the
+    product again: of all that lies between, nothing is kept.
+    """
+    if platform() != "cpu" or layer.bias is None:
+        return activate(layer(x), form)
+    dtype = layer.dtype or jnp.result_type(x, layer.kernel[...])
+    kernel, bias = layer.kernel[...].astype(dtype), layer.bias[...].astype(dtype)
+    product = _dot_of_rows(x.astype(dtype), kernel, (((x.ndim - 1,), (0,)), ((), ())))
+    return jax.checkpoint(lambda product, bias: activate(product + bias, form))(product, bias)
+
+
+@jax.custom_jvp
+def with_gradient_apart(x: Array) -> Array:
+    """`x`, whose gradient is computed once as a whole on CPUs, not by each that needs it."""
+    return x
+
+
+@with_gradient_apart.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return primals[0], apart(tangents[0])
+
+
 def to_parts(layer: nnx.Linear, x: Array, parts: int, axis: str) -> Array:
     """`layer(x)` as the `parts` things that it makes at once, (..., parts, channels).
 
@@ -112,7 +137,7 @@ def _conv_of_patches(images: Array, kernel: Array, strides: Any, *rest: Any, **h
     if platform() != "cpu":
         return jax.lax.conv_general_dilated(images, kernel, strides, *rest, **how)
     (b, height, width, c), (p, q, _, d) = images.shape, kernel.shape
-    x = images.reshape(b, height // p, p, width // q, q, c).swapaxes(2, 3)
+    x = images.reshape(b, height // p, p, width // q, q * c).swapaxes(2, 3)
     y = x.reshape(-1, p * q * c) @ kernel.reshape(-1, d)
     return y.reshape(b, height // p, width // q, d)
 
@@ -155,7 +180,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:  # (b, t, d) -> (b, t, d)
         b, t, d = x.shape
-        qkv = to_parts(self.qkv, x, 3, "heads")
+        qkv = with_gradient_apart(to_parts(self.qkv, x, 3, "heads"))
         qkv = qkv.reshape(b, t, 3, self.num_heads, d // self.num_heads)
         q, k, v = (jnp.swapaxes(x[:, :, 0], 1, 2) for x in jnp.split(qkv, 3, axis=2))  # b, h, t, k
         x = attend(self.q_norm(q), self.k_norm(k), v, kernel=self.kernel)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vit_jax.layers import Masks, activate, drop, linear, to_parts
+from vit_jax.layers import Masks, activate, activated, drop, linear, to_parts
 from vit_jax.options import Options
 from vit_spec import ViTConfig
 
@@ -22,7 +22,7 @@ class Mlp(nnx.Module):
         self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
 
     def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
-        x = drop(activate(self.fc1(x), self.activation), masks, "mlp_drop1")  # (b, t, m)
+        x = drop(activated(self.fc1, x, self.activation), masks, "mlp_drop1")  # (b, t, m)
         return drop(self.fc2(x), masks, "mlp_drop2")
 
 
@@ -51,7 +51,7 @@ class SwiGLU(nnx.Module):
         self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
 
     def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
-        x = activate(self.fc1_g(x), self.activation) * self.fc1_x(x)  # (b, t, m)
+        x = activated(self.fc1_g, x, self.activation) * self.fc1_x(x)  # (b, t, m)
         return drop(self.fc2(drop(x, masks, "mlp_drop1")), masks, "mlp_drop2")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vit_jax import layers
+from vit_jax import attention, layers, mlp
 from vit_jax.attention import attend
 from vit_jax.options import Options
 from vit_jax.sharding import make_mesh, platform
@@ -28,19 +28,25 @@ def gradients(model, x):
     return jax.tree.leaves(jax.grad(cost, argnums=(0, 1))(state, x))
 
 
-@pytest.mark.parametrize("layer", ["linear", "patches"])
+LAYERS = {
+    "linear": lambda options, rngs: layers.linear(options, 12, 36, rngs=rngs),
+    "patches": lambda options, rngs: layers.PatchEmbed(CONFIG, options, rngs=rngs),
+    "attention": lambda options, rngs: layers.Attention(CONFIG, options, rngs=rngs),
+    "mlp": lambda options, rngs: mlp.Mlp(CONFIG, options, rngs=rngs),
+    "swiglu": lambda options, rngs: mlp.SwiGLU(CONFIG, options, rngs=rngs),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
 def test_cpus_compute_what_other_devices_do(layer, monkeypatch):
     with jax.enable_x64(True):
-        options = Options(param_dtype=jnp.float64)
-        if layer == "linear":
-            model = layers.linear(options, 12, 36, rngs=nnx.Rngs(0))
-            x = jnp.asarray(RNG.standard_normal((2, 5, 12)))
-        else:
-            model = layers.PatchEmbed(CONFIG, options, rngs=nnx.Rngs(0))
-            x = jnp.asarray(RNG.standard_normal((2, 16, 24, 3)))
-        ours = [model(x), *gradients(model, x)]
+        model = LAYERS[layer](Options(param_dtype=jnp.float64), nnx.Rngs(0))
+        x = jnp.asarray(RNG.standard_normal((2, 16, 24, 3) if layer == "patches" else (2, 5, 12)))
+        tangent = jnp.asarray(RNG.standard_normal(x.shape))
+        ours = [model(x), *gradients(model, x), jax.jvp(model, (x,), (tangent,))[1]]
         monkeypatch.setattr(layers, "platform", lambda: "tpu")
-        theirs = [model(x), *gradients(model, x)]
+        monkeypatch.setattr(attention, "platform", lambda: "tpu")
+        theirs = [model(x), *gradients(model, x), jax.jvp(model, (x,), (tangent,))[1]]
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-14 * max(1, np.abs(b).max()))
 
@@ -52,6 +58,20 @@ def test_the_gradient_of_a_kernel_copies_no_tokens():
     )
     assert "[15," in text  # all tokens as one matrix
     assert "[16,3,5]" not in text and "[8,3,5]" not in text
+
+
+def compiled_gradients(layer):
+    model = LAYERS[layer](Options(), nnx.Rngs(0))
+    x = jnp.ones((3, 5, 12))
+    return jax.jit(gradients, static_argnums=0).lower(model, x).compile().as_text()
+
+
+def test_the_gradients_of_queries_keys_and_values_are_joined_once():
+    assert compiled_gradients("attention").count(" concatenate(") == 1
+
+
+def test_an_mlp_keeps_its_product_and_not_its_activation():
+    assert compiled_gradients("mlp").count(" erf(") == 2  # forward, and again for the gradient
 
 
 def ours(q, k, v):
