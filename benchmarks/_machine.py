@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "torch", "timm", "transformers", "triton")
+OF_JAX = ("numpy", "jax", "jaxlib", "flax", "optax")
+PACKAGES = (*OF_JAX, "torch", "timm", "transformers", "triton")
 DEVICES = ("cpu", "gpu", "tpu")
 VARIABLES = (
     "XLA_FLAGS", "LIBTPU_INIT_ARGS", "TORCHINDUCTOR_MAX_AUTOTUNE", "LD_PRELOAD", "CC", "CXX"
@@ -82,6 +83,18 @@ def record(
             "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         },
     }  # fmt: skip
+
+
+def versions_of(python: str) -> dict[str, str]:
+    """Version of another interpreter and of the packages that it has, those of PyTorch left out."""
+    program = (
+        "import json, platform; from importlib.metadata import distributions\n"
+        "found = {d.metadata['Name'].lower(): d.version for d in distributions()}\n"
+        "print(json.dumps({'python': platform.python_version()} | found))"
+    )
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    return {name: found[name] for name in ("python", *OF_JAX) if name in found}
 
 
 def write(file: str | os.PathLike[str], found: Mapping[str, Any]) -> None:

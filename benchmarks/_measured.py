@@ -4,6 +4,7 @@
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,8 @@ class Settings:
     """Measure the machine's limits, too."""
     apart: bool = True
     """Prepare one contender after the other, not all at the same time."""
+    jax_python: str = sys.executable
+    """The interpreter of vit_jax's workers."""
     tiny: bool = False
     """Limits of small matrices, for tests."""
     deadline: float | None = None
@@ -46,7 +49,10 @@ def start(contenders: Sequence[str], settings: Settings) -> dict[str, WorkerProc
     """A worker for each contender and one for the limits; they begin to import."""
     chosen: dict[str, Any] = {"device": settings.device, "threads": settings.threads}
     chosen["deadline"] = settings.deadline
-    workers = {name: WorkerProcess(parsed(name)[0], **chosen) for name in contenders}
+    pythons = {name: settings.jax_python if ours(name) else sys.executable for name in contenders}
+    workers = {
+        name: WorkerProcess(parsed(name)[0], **chosen, python=pythons[name]) for name in contenders
+    }
     if settings.limits:
         workers["limits"] = WorkerProcess("limits", **chosen)
     return workers

@@ -1,6 +1,7 @@
 """What several benchmarks share as programs: options, the record and its file, case after case."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,19 @@ def with_timing(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
     found.add_argument("--models", nargs="+", default=(), metavar="MODEL", help="such as B/16@384")
     found.add_argument("--dtype", choices=DTYPES, help="instead of the device's")
     found.add_argument("--contenders", nargs="+", metavar="NAME", help="see benchmarks/_cases.py")
+    found.add_argument(
+        "--jax-python",
+        default=sys.executable,
+        metavar="FILE",
+        help="interpreter of vit_jax's processes, to measure another JAX beside the same peer",
+    )
     found.add_argument("--no-limits", action="store_true", help="do not measure the machine's")
     return found
 
 
 def settings_of(options: argparse.Namespace, **others: Any) -> Settings:
     """Settings of a command line of `with_timing`."""
-    chosen = {name: getattr(options, name) for name in (*SHARED, "seconds", "tiny")}
+    chosen = {name: getattr(options, name) for name in (*SHARED, "seconds", "tiny", "jax_python")}
     return Settings(**chosen, limits=not options.no_limits, **others)
 
 
@@ -72,9 +79,13 @@ def file_of(benchmark: str, options: argparse.Namespace) -> Path | None:
 def begun(benchmark: str, options: argparse.Namespace) -> dict[str, Any]:
     """A new record with the command's arguments, but for paths, as its settings."""
     settings = {k: v for k, v in vars(options).items() if not isinstance(v, Path)}
-    return _machine.record(benchmark, settings) | {
+    python = settings.pop("jax_python", sys.executable)
+    found = _machine.record(benchmark, settings) | {
         "hardware": _machine.hardware(options.device, options.threads)
     }
+    if python != sys.executable:
+        found["jax_versions"] = _machine.versions_of(python)
+    return found
 
 
 def save(found: Mapping[str, Any], file: Path | None) -> None:

@@ -35,11 +35,12 @@ class WorkerProcess:
         threads: int,
         deadline: float | None = None,
         variables: dict[str, str] | None = None,
+        python: str = sys.executable,
     ):
         self.library, self.deadline = library, deadline
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - until closed
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks._worker", library, device],
+            [python, "-m", "benchmarks._worker", library, device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -56,7 +56,10 @@ def versions(record: dict[str, Any]) -> str:
     """A line of what was installed, and of the variables that change what runs."""
     found = [f"{name} {version}" for name, version in record["versions"].items() if version]
     found += [f"`{k}={v}`" for k, v in record["settings"].get("variables", {}).items()]
-    return "With " + ", ".join(found) + "."
+    others = ", ".join(
+        f"{name} {version}" for name, version in record.get("jax_versions", {}).items()
+    )
+    return "With " + ", ".join(found) + "." + (f" vit_jax with {others}." if others else "")
 
 
 def filled(text: str, found: dict[str, str]) -> str:
