@@ -1,6 +1,7 @@
 """What several benchmarks share as programs: options, the record and its file, case after case."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -55,11 +56,19 @@ def with_timing(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
     found.add_argument("--contenders", nargs="+", metavar="NAME", help="see benchmarks/_cases.py")
     found.add_argument(
         "--jax-python",
+        type=_interpreter,
         default=sys.executable,
         metavar="FILE",
         help="interpreter of vit_jax's processes, to measure another JAX beside the same peer",
     )
     found.add_argument("--no-limits", action="store_true", help="do not measure the machine's")
+    return found
+
+
+def _interpreter(file: str) -> str:
+    found = shutil.which(file)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{file}: no program there; give a Python that has JAX")
     return found
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -189,6 +190,28 @@ def test_training_is_measured_in_processes_and_written(tmp_path, capsys):
     assert str(tmp_path) not in json.dumps(found)
     out = capsys.readouterr().out
     assert "x vit_torch:eager" in out and "images/s" in out and found["hardware"] in out
+
+
+def test_only_ours_run_in_another_interpreter(tmp_path):
+    other, file = tmp_path / "python", tmp_path / "train.json"
+    other.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    arguments = ["--tiny", "--device", "cpu", "--threads", "1", "--rounds", "1", "--seconds"]
+    arguments += ["0.01", "--no-limits", "--json", str(file), "--jax-python", str(other)]
+    train.main([*arguments, "--contenders", "vit_jax", "vit_torch:eager"])
+    found = json.loads(file.read_text())
+    assert found["jax_versions"] == {
+        name: found["versions"][name]
+        for name in ("python", "numpy", "jax", "jaxlib", "flax", "optax")
+    }
+    asked = [line for line in (tmp_path / "asked").read_text().splitlines() if "_worker" in line]
+    assert asked == ["-m benchmarks._worker vit_jax cpu"] and str(tmp_path) not in file.read_text()
+
+
+def test_an_interpreter_that_is_not_there_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--tiny", "--jax-python", "nowhere/python"])
+    assert "nowhere/python: no program there" in capsys.readouterr().err
 
 
 def test_growth_of_compile_time_is_against_the_fewest_blocks_of_a_round():

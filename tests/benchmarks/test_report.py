@@ -43,6 +43,8 @@ def test_a_page_is_filled_from_results(tmp_path, capsys):
 def test_variables_that_change_what_runs_stand_beside_the_versions():
     record = {"versions": {"jax": "1", "triton": None}, "settings": {"variables": {"A": "b"}}}
     assert report.versions(record) == "With jax 1, `A=b`."
+    other = record | {"jax_versions": {"python": "3.13", "jax": "2"}}
+    assert report.versions(other) == "With jax 1, `A=b`. vit_jax with python 3.13, jax 2."
 
 
 def test_only_the_newest_of_the_same_name_counts(tmp_path):
