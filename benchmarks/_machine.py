@@ -92,7 +92,9 @@ def versions_of(python: str) -> dict[str, str]:
         "found = {d.metadata['Name'].lower(): d.version for d in distributions()}\n"
         "print(json.dumps({'python': platform.python_version()} | found))"
     )
-    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [python, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
     found = json.loads(done.stdout)
     return {name: found[name] for name in ("python", *OF_JAX) if name in found}
 

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -66,10 +67,13 @@ def with_timing(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _interpreter(file: str) -> str:
-    found = shutil.which(file)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{file}: no program there; give a Python that has JAX")
-    return found
+    try:
+        found = _machine.versions_of(file)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        raise argparse.ArgumentTypeError(f"{file} is no Python; give one that has JAX") from None
+    if missing := [name for name in _machine.OF_JAX if name not in found]:
+        raise argparse.ArgumentTypeError(f"{file} lacks {', '.join(missing)}: install them there")
+    return str(Path(shutil.which(file) or file).absolute())  # its processes start elsewhere
 
 
 def settings_of(options: argparse.Namespace, **others: Any) -> Settings:
@@ -115,6 +119,10 @@ def run_cases(
     `more` adds to what was found of a case.
     """
     found, file = begun(benchmark, options) | {"cases": []}, file_of(benchmark, options)
+    if versions := found.get("jax_versions"):
+        print(
+            "vit_jax with " + ", ".join(f"{name} {version}" for name, version in versions.items())
+        )
     for case in cases:
         print(f"measuring {case}", flush=True)
         result = measure(benchmark, case, options.contenders, settings_of(options))

@@ -39,10 +39,18 @@ def sections(records: dict[str, dict[str, Any]], plots: str) -> dict[str, str]:
     for name, record in records.items():
         benchmark = name.partition("-")[0]
         head = f"{record.get('hardware') or record['machine']['processor']}, {record['date']}"
+        head += "".join(f", {name}" for name in _apart(record))
         text = page(record, MODULES[benchmark].tables(record))
         picture = f"![{benchmark} on {head}]({plots}/{name}.svg)\n\n" if drawn(record, name) else ""
         found[benchmark] += f"\n### {head}\n\n{versions(record)}\n\n{picture}{text}"
     return {name: text or "\nNo results yet.\n" for name, text in found.items()}
+
+
+def _apart(record: dict[str, Any]) -> list[str]:
+    """What tells a record from others of its machine: another JAX, a library loaded before all."""
+    jax, loaded = record.get("jax_versions"), record["settings"].get("variables", {})
+    found = [f"jax {jax['jax']}"] if jax else []
+    return found + [loaded[name] for name in ("LD_PRELOAD",) if name in loaded]
 
 
 def drawn(record: dict[str, Any], name: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from vit_spec import ViTConfig
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
-NEVER = -1  # a number would be at most 2 GiB, and two large steps free more at once
+NEVER = -1  # mallopt takes an int: at most 2 GiB, and two large steps free more at once
 LARGE = 2**18  # bytes; measured: train.py digits, which gains nothing, has 2**17, Ti/16 far more
 
 

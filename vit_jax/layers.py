@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vit_jax.attention import apart, attend
+from vit_jax.attention import attend, own_array
 from vit_jax.initializers import linear_init, patch_init
 from vit_jax.norm import LayerNorm
 from vit_jax.options import AttentionKernel, Options
@@ -33,6 +33,17 @@ def activate(x: Array, form: str) -> Array:
     # Written with erf as PyTorch does; `jax.nn.gelu` uses erfc, whose backward pass is half as
     # fast on CPUs.
     return 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
+
+
+def activate_again(x: Array, form: str, options: Options) -> Array:
+    """`activate`; on CPUs its gradient computes it again from `x`.
+
+    There an activation costs no more than writing its result. Not where `options.remat` has all
+    computed again anyhow.
+    """
+    if platform() != "cpu" or options.remat != "none":
+        return activate(x, form)
+    return jax.checkpoint(lambda x: activate(x, form))(x)
 
 
 def drop(x: Array, masks: Masks | None, site: str) -> Array:
@@ -79,31 +90,6 @@ def _dot_of_rows(x: Array, kernel: Array, dimensions: Any, **how: Any) -> Array:
     rows = x.reshape(-1, x.shape[-1])
     y = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **how)
     return y.reshape(*x.shape[:-1], -1)
-
-
-def activated(layer: nnx.Linear, x: Array, form: str) -> Array:
-    """`activate(layer(x), form)`.
-
-    On CPUs, where an activation costs as much as writing its result, the gradient starts from the
-    product again: of all that lies between, nothing is kept.
-    """
-    if platform() != "cpu" or layer.bias is None:
-        return activate(layer(x), form)
-    dtype = layer.dtype or jnp.result_type(x, layer.kernel[...])
-    kernel, bias = layer.kernel[...].astype(dtype), layer.bias[...].astype(dtype)
-    product = _dot_of_rows(x.astype(dtype), kernel, (((x.ndim - 1,), (0,)), ((), ())))
-    return jax.checkpoint(lambda product, bias: activate(product + bias, form))(product, bias)
-
-
-@jax.custom_jvp
-def with_gradient_apart(x: Array) -> Array:
-    """`x`, whose gradient is computed once as a whole on CPUs, not by each that needs it."""
-    return x
-
-
-@with_gradient_apart.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return primals[0], apart(tangents[0])
 
 
 def to_parts(layer: nnx.Linear, x: Array, parts: int, axis: str) -> Array:
@@ -180,7 +166,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:  # (b, t, d) -> (b, t, d)
         b, t, d = x.shape
-        qkv = with_gradient_apart(to_parts(self.qkv, x, 3, "heads"))
+        qkv = own_array(to_parts(self.qkv, x, 3, "heads"), gradient_only=True)
         qkv = qkv.reshape(b, t, 3, self.num_heads, d // self.num_heads)
         q, k, v = (jnp.swapaxes(x[:, :, 0], 1, 2) for x in jnp.split(qkv, 3, axis=2))  # b, h, t, k
         x = attend(self.q_norm(q), self.k_norm(k), v, kernel=self.kernel)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vit_jax.layers import Masks, activate, activated, drop, linear, to_parts
+from vit_jax.layers import Masks, activate, activate_again, drop, linear, to_parts
 from vit_jax.options import Options
 from vit_spec import ViTConfig
 
@@ -17,12 +17,14 @@ class Mlp(nnx.Module):
     """Two linear layers with the config's activation between them."""
 
     def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
-        self.activation = config.activation
+        self.activation, self.options = config.activation, options
         self.fc1 = linear(options, config.width, config.mlp_width, rngs=rngs)
         self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
 
     def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
-        x = drop(activated(self.fc1, x, self.activation), masks, "mlp_drop1")  # (b, t, m)
+        x = drop(
+            activate_again(self.fc1(x), self.activation, self.options), masks, "mlp_drop1"
+        )  # (b, t, m)
         return drop(self.fc2(x), masks, "mlp_drop2")
 
 
@@ -45,13 +47,14 @@ class SwiGLU(nnx.Module):
     """An MLP with one layer for the gate and one for the values."""
 
     def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
-        self.activation = config.activation
+        self.activation, self.options = config.activation, options
         self.fc1_g = linear(options, config.width, config.mlp_width, rngs=rngs)
         self.fc1_x = linear(options, config.width, config.mlp_width, rngs=rngs)
         self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
 
     def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
-        x = activated(self.fc1_g, x, self.activation) * self.fc1_x(x)  # (b, t, m)
+        gate = activate_again(self.fc1_g(x), self.activation, self.options)
+        x = gate * self.fc1_x(x)  # (b, t, m)
         return drop(self.fc2(drop(x, masks, "mlp_drop1")), masks, "mlp_drop2")
 
 

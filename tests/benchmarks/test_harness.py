@@ -208,10 +208,16 @@ def test_only_ours_run_in_another_interpreter(tmp_path):
     assert asked == ["-m benchmarks._worker vit_jax cpu"] and str(tmp_path) not in file.read_text()
 
 
-def test_an_interpreter_that_is_not_there_is_refused(capsys):
+@pytest.mark.parametrize("program", [None, "exit 3", "echo '{}'"])
+def test_an_interpreter_without_jax_is_refused(program, tmp_path, capsys):
+    other = tmp_path / "python"
+    if program:
+        other.write_text(f"#!/bin/sh\n{program}\n")
+        other.chmod(0o755)
     with pytest.raises(SystemExit):
-        train.main(["--tiny", "--jax-python", "nowhere/python"])
-    assert "nowhere/python: no program there" in capsys.readouterr().err
+        train.main(["--tiny", "--jax-python", str(other)])
+    wanted = "lacks numpy, jax, jaxlib, flax, optax" if program == "echo '{}'" else "is no Python"
+    assert f"{other} {wanted}" in capsys.readouterr().err
 
 
 def test_growth_of_compile_time_is_against_the_fewest_blocks_of_a_round():

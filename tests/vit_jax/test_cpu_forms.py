@@ -13,6 +13,7 @@ from vit_jax import attention, layers, mlp
 from vit_jax.attention import attend
 from vit_jax.options import Options
 from vit_jax.sharding import make_mesh, platform
+from vit_jax.vit import ViT
 from vit_spec import ViTConfig
 
 CONFIG = ViTConfig(image_size=(16, 24), patch_size=(4, 8), width=12, depth=1, num_heads=2)
@@ -74,6 +75,22 @@ def test_an_mlp_keeps_its_product_and_not_its_activation():
     assert compiled_gradients("mlp").count(" erf(") == 2  # forward, and again for the gradient
 
 
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_an_activation_is_computed_at_most_twice(remat):
+    model = ViT(CONFIG, Options(remat=remat), rngs=nnx.Rngs(0))
+    x = jnp.ones((2, *CONFIG.image_shape, 3))
+    text = jax.jit(gradients, static_argnums=0).lower(model, x).compile().as_text()
+    assert text.count(" erf(") == 2 * CONFIG.depth
+
+
+def test_only_what_is_differentiated_is_held_apart():
+    model = LAYERS["attention"](Options(), nnx.Rngs(0))
+    x = jnp.ones((2, 5, 12))
+    assert "optimization_barrier" not in jax.jit(model).lower(x).as_text()
+    text = jax.jit(gradients, static_argnums=0).lower(model, x).as_text()
+    assert text.count("optimization_barrier") >= 5  # sum, result, their gradients; of q, k and v
+
+
 def ours(q, k, v):
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     return jnp.swapaxes(attend(q, k, v, kernel="xla"), 1, 2)
@@ -111,6 +128,7 @@ def test_a_large_step_does_not_fault_its_memory_in_again(batch_size, kept):
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(3_000_000_000)))\n"
+        "    assert block, 'no 3 GB of addresses: is there a memory limit?'\n"
         "    libc.memset(block, 1, ctypes.c_size_t(200_000_000)); libc.free(block)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "def use():\n"
