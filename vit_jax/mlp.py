@@ -22,10 +22,8 @@ class Mlp(nnx.Module):
         self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
 
     def __call__(self, x: Array, masks: Masks | None = None) -> Array:  # (b, t, d) -> (b, t, d)
-        x = drop(
-            activate_again(self.fc1(x), self.activation, self.options), masks, "mlp_drop1"
-        )  # (b, t, m)
-        return drop(self.fc2(x), masks, "mlp_drop2")
+        x = activate_again(self.fc1(x), self.activation, self.options)  # (b, t, m)
+        return drop(self.fc2(drop(x, masks, "mlp_drop1")), masks, "mlp_drop2")
 
 
 class SwiGLUPacked(nnx.Module):
