@@ -17,7 +17,8 @@ class Mlp(nnx.Module):
     """Two linear layers with the config's activation between them."""
 
     def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
-        self.activation, self.options = config.activation, options
+        self.activation = config.activation
+        self.options = options
         self.fc1 = linear(options, config.width, config.mlp_width, rngs=rngs)
         self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
 
@@ -45,7 +46,8 @@ class SwiGLU(nnx.Module):
     """An MLP with one layer for the gate and one for the values."""
 
     def __init__(self, config: ViTConfig, options: Options, *, rngs: nnx.Rngs):
-        self.activation, self.options = config.activation, options
+        self.activation = config.activation
+        self.options = options
         self.fc1_g = linear(options, config.width, config.mlp_width, rngs=rngs)
         self.fc1_x = linear(options, config.width, config.mlp_width, rngs=rngs)
         self.fc2 = linear(options, config.mlp_width, config.width, rngs=rngs)
