@@ -86,7 +86,7 @@ def record(
 
 
 def versions_of(python: str) -> dict[str, str]:
-    """Version of another interpreter and of the packages that it has, those of PyTorch left out."""
+    """Version of another interpreter and those of `OF_JAX` that it has."""
     program = (
         "import json, platform; from importlib.metadata import distributions\n"
         "found = {d.metadata['Name'].lower(): d.version for d in distributions()}\n"
@@ -97,6 +97,11 @@ def versions_of(python: str) -> dict[str, str]:
     )
     found = json.loads(done.stdout)
     return {name: found[name] for name in ("python", *OF_JAX) if name in found}
+
+
+def listed(versions: Mapping[str, str | None]) -> list[str]:
+    """`jax 0.10.2` and the like, of what is installed."""
+    return [f"{name} {version}" for name, version in versions.items() if version]
 
 
 def write(file: str | os.PathLike[str], found: Mapping[str, Any]) -> None:

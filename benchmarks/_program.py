@@ -118,11 +118,10 @@ def run_cases(
 
     `more` adds to what was found of a case.
     """
-    found, file = begun(benchmark, options) | {"cases": []}, file_of(benchmark, options)
-    if versions := found.get("jax_versions"):
-        print(
-            "vit_jax with " + ", ".join(f"{name} {version}" for name, version in versions.items())
-        )
+    found, file = begun(benchmark, options), file_of(benchmark, options)
+    if "jax_versions" in found:
+        print("vit_jax with " + ", ".join(_machine.listed(found["jax_versions"])))
+    found["cases"] = []
     for case in cases:
         print(f"measuring {case}", flush=True)
         result = measure(benchmark, case, options.contenders, settings_of(options))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _svg, compile, convert, data, infer, parity, train
+from benchmarks import _machine, _svg, compile, convert, data, infer, parity, train
 from benchmarks._blocks import page
 from benchmarks._machine import RESULTS
 
@@ -48,9 +48,9 @@ def sections(records: dict[str, dict[str, Any]], plots: str) -> dict[str, str]:
 
 def _apart(record: dict[str, Any]) -> list[str]:
     """What tells a record from others of its machine: another JAX, a library loaded before all."""
-    jax, loaded = record.get("jax_versions"), record["settings"].get("variables", {})
-    found = [f"jax {jax['jax']}"] if jax else []
-    return found + [loaded[name] for name in ("LD_PRELOAD",) if name in loaded]
+    found = [f"jax {record['jax_versions']['jax']}"] if "jax_versions" in record else []
+    loaded = record["settings"].get("variables", {}).get("LD_PRELOAD")
+    return [*found, loaded] if loaded else found
 
 
 def drawn(record: dict[str, Any], name: str) -> str:
@@ -62,11 +62,9 @@ def drawn(record: dict[str, Any], name: str) -> str:
 
 def versions(record: dict[str, Any]) -> str:
     """A line of what was installed, and of the variables that change what runs."""
-    found = [f"{name} {version}" for name, version in record["versions"].items() if version]
+    found = _machine.listed(record["versions"])
     found += [f"`{k}={v}`" for k, v in record["settings"].get("variables", {}).items()]
-    others = ", ".join(
-        f"{name} {version}" for name, version in record.get("jax_versions", {}).items()
-    )
+    others = ", ".join(_machine.listed(record.get("jax_versions", {})))
     return "With " + ", ".join(found) + "." + (f" vit_jax with {others}." if others else "")
 
 
