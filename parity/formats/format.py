@@ -68,6 +68,7 @@ class Format:
     untold: Callable[[Given], Collection[str]] = lambda given: ELSEWHERE  # fields taken for granted
     images: Callable[[Given], Preprocessing | None] = lambda given: None  # said of preprocessing
     usual: Preprocessing = field(default_factory=Preprocessing)  # where nothing is said of it
+    variants: bool = False  # its names are timm's, as those of variants: a variant says its images
     model: Callable[[ViTConfig], str] = lambda config: ""  # the published one that it is taken for
 
     def held(self, config: ViTConfig) -> ViTConfig:

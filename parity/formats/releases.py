@@ -101,6 +101,7 @@ def _format(
         ignored=ignored,
         aliases=lambda given: plain_names(given.shapes),
         usual=preprocessing,
+        variants=True,
         untold=lambda given: (*UNTOLD, *SHAPED, *ELSEWHERE),
         model=lambda config: published(known, config.to_dict()) or "",
     )

@@ -14,14 +14,16 @@ from parity.formats.format import RESAMPLED, Format, Given, Json, Unsaid, head_a
 from parity.formats.table import Line, Rule, lines
 from vit_spec import Header, Preprocessing, ViTConfig, checkpoint
 from vit_spec.parameters import Shapes
+from vit_spec.published import published_preprocessing, same_tensors
 from vit_spec.strict_json import shown
-from vit_spec.variants import get_if_no_path
+from vit_spec.variants import full_name, get, get_if_no_path
 
 
 @dataclass(frozen=True)
 class Named:
     """A variant by its name, which speaks of the architecture, not of head and image size."""
 
+    name: str
     config: ViTConfig
 
 
@@ -47,7 +49,13 @@ def model_of(model: ViTConfig | str | os.PathLike[str] | None) -> Model:
         )  # fmt: skip
     if path.exists():
         return checkpoint.read_header(path)
-    return Named(get_if_no_path(os.fspath(model)))
+    return named(os.fspath(model))
+
+
+def named(name: str) -> Named:
+    """A variant or alias. Raises `ValueError` that lists the near names for another name."""
+    config = get_if_no_path(name)
+    return Named(full_name(name), config)
 
 
 def of_ours(path: Path, model: Model) -> tuple[Header, list[str]]:
@@ -67,9 +75,11 @@ def of_ours(path: Path, model: Model) -> tuple[Header, list[str]]:
     if isinstance(model, Named):
         shapes = {name: shape for name, (_, shape) in checkpoint.tensor_shapes(path).items()}
         table = lines([Rule(name, name) for name in shapes], 1)
-        model = _followed(model.config, table, shapes, {})
+        config = _followed(model.config, table, shapes, {})
+        header = Header(config=config, preprocessing=published_preprocessing(model.name))
+        return header, [assumed(f"as in the published {model.name}", facts_of_images(header))]
     header = Header(config=model)
-    return header, [assumed("as in the original ViT", normalisation(header))]
+    return header, [assumed("as in the original ViT", facts_of_images(header))]
 
 
 def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[Header, list[str]]:
@@ -89,6 +99,8 @@ def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[He
     if model is None and said is not None:
         return said, _assumed(form, said, untold, images)
     labels, usual = (said.labels, said.preprocessing) if said else (None, form.usual)
+    if isinstance(model, Named) and form.variants:
+        usual = published_preprocessing(model.name)
     told = {name: value for name, value in told.items() if name not in untold}
     config = _agreeing(model, told, images, labels, where=where)
     if isinstance(model, Named):
@@ -103,7 +115,8 @@ def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[He
     )
     notes = _taken(form, said.config, header.config, untold) if said else []
     if images is None and not isinstance(model, Header):
-        notes += _assumed(form, header, set(), None)
+        name = model.name if isinstance(model, Named) and form.variants else ""
+        notes += _assumed(form, header, set(), None, name)
     return header, notes
 
 
@@ -171,10 +184,10 @@ def assumed(like: str, parts: list[str]) -> str:
     return f"the source does not say, and assumed {like}: {found}; if not, give model='config.json'"
 
 
-def normalisation(header: Header) -> list[str]:
-    """Mean and std as words of a note."""
+def facts_of_images(header: Header) -> list[str]:
+    """Mean, std and crop as words of a note."""
     p = header.preprocessing
-    return [f"mean {list(p.mean)}", f"std {list(p.std)}"]
+    return [f"mean {list(p.mean)}", f"std {list(p.std)}", f"crop_fraction {p.crop_fraction:g}"]
 
 
 def _agreeing(
@@ -216,16 +229,47 @@ def _followed(config: ViTConfig, table: Iterable[Line], found: Shapes, told: Jso
 
 
 def _assumed(
-    form: Format, header: Header, untold: set[str], images: Preprocessing | None
+    form: Format,
+    header: Header,
+    untold: set[str],
+    images: Preprocessing | None,
+    name: str = "",
 ) -> list[str]:
-    """The note of what was taken for granted, if there is any."""
-    parts = [f"{name} {getattr(header.config, name)!r}" for name in SHOWN if name in untold]
+    """The note of what was taken for granted, if there is any; `name` is the variant given."""
+    parts = [f"{field} {getattr(header.config, field)!r}" for field in SHOWN if field in untold]
     if images is None:
-        parts += normalisation(header)
+        parts += facts_of_images(header)
     if not parts:
         return []
-    name = form.model(header.config)
-    return [assumed(f"as in the published {name}" if name else f"as usual in {form.name}", parts)]
+    like = name or form.model(header.config)
+    text = assumed(f"as in the published {like}" if like else f"as usual in {form.name}", parts)
+    others = _others(header) if form.variants and not name and images is None else []
+    return [text + "".join(others)]
+
+
+def _others(header: Header) -> list[str]:
+    """Published models with tensors of the same names and shapes, and how they differ."""
+    found: dict[tuple[str, ...], str] = {}
+    names = same_tensors(header.config)
+    names.sort(key=lambda name: get(name).image_shape != header.config.image_shape)
+    for name in names:
+        config, images = get(name), published_preprocessing(name)
+        parts = [
+            f"{field} {getattr(config, field)!r}"
+            for field in SHOWN
+            if getattr(config, field) != getattr(header.config, field)
+        ]
+        parts += [
+            f"{field} {list(getattr(images, field))}"
+            for field in ("mean", "std")
+            if getattr(images, field) != getattr(header.preprocessing, field)
+        ]
+        if parts:
+            found.setdefault(tuple(parts), name)
+    return [
+        f"; {name} has the same tensors and {', '.join(parts)}: if it is that, give model={name!r}"
+        for parts, name in found.items()
+    ]
 
 
 def _taken(form: Format, usual: ViTConfig, config: ViTConfig, untold: set[str]) -> list[str]:

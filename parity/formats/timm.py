@@ -34,12 +34,15 @@ from parity.formats.format import (
 from parity.formats.limits import cannot
 from parity.formats.table import Rule
 from parity.formats.timm_names import facts, plain_names, unwrapped
-from vit_spec import Header, Preprocessing, ViTConfig, parameters
+from vit_spec import Header, Preprocessing, ViTConfig, get, parameters, variants
 from vit_spec.parameters import Shapes
 from vit_spec.preprocessing import INTERPOLATIONS
+from vit_spec.published import published_preprocessing
 from vit_spec.strict_json import shown
 
 CROPS = ("center", "squash")
+DEFAULT = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""What timm takes where a `pretrained_cfg` does not say it."""
 POOLS = {"token": "token", "avg": "mean", "map": "map"}
 ARGUMENTS = {  # model_args: ours
     "img_size": "image_size", "patch_size": "patch_size", "in_chans": "in_channels",
@@ -71,6 +74,16 @@ IGNORED: Json = {  # said by shapes too, or about training
 }  # fmt: skip
 EPS = {1e-6: "vit_base_patch16_224", 1e-5: "vit_base_patch16_clip_224"}
 """An architecture that has the epsilon."""
+ABSENT = {f"vit_{name}_224" for name in (
+    "small_patch14", "medium_patch16", "medium_patch32", "base_patch14", "so400m_patch14",
+    "so400m_patch16", "huge_patch16",
+)}  # fmt: skip
+"""Variants that timm has no model of."""
+NEAREST = (
+    "pool", "class_token", "pre_norm", "num_registers", "patch_size", "depth", "image_size",
+    "class_token_position", "activation",
+)  # fmt: skip
+"""What makes the name of an architecture a good one, first things first."""
 OWN = (
     "blocks.0.ls1.gamma", "reg_token", "norm_pre.weight", "attn_pool.latent",
     "blocks.0.attn.q_norm.weight",
@@ -169,7 +182,7 @@ def config_to(header: Header) -> dict[str, Json]:
         "classifier": "head",
     }
     content: Json = {
-        "architecture": architecture(c),
+        "architecture": architecture(header),
         "num_classes": c.num_classes,
         "num_features": c.width,
         "global_pool": pool,
@@ -181,8 +194,26 @@ def config_to(header: Header) -> dict[str, Json]:
     return {"config.json": content}
 
 
-def architecture(config: ViTConfig) -> str:
-    """An architecture that has what no argument of timm's sets from JSON."""
+def architecture(header: Header) -> str:
+    """timm's model of the same width that is nearest in all that its arguments set.
+
+    If there is none, one that has what no argument of timm's sets from JSON.
+    """
+    config, images = header.config, header.preprocessing
+
+    def fits(name: str) -> bool:
+        other = get(name)
+        fixed = (other.norm_eps, other.mlp, other.distillation_token, other.layer_scale is None)
+        return name not in ABSENT and other.width == config.width and fixed == (
+            config.norm_eps, config.mlp, config.distillation_token, config.layer_scale is None,
+        )  # fmt: skip
+
+    def unlike(name: str) -> tuple[bool, ...]:
+        fields = [getattr(get(name), field) != getattr(config, field) for field in NEAREST]
+        return *fields, published_preprocessing(name).mean != images.mean, name.endswith(".mae")
+
+    if names := [name for name in variants() if fits(name)]:
+        return min(names, key=unlike).removesuffix(".mae")
     if config.distillation_token:
         return "deit_base_distilled_patch16_224"
     return "vit_giant_patch14_dinov2" if config.mlp == "swiglu_packed" else EPS[config.norm_eps]
@@ -218,10 +249,10 @@ def _clashes(config: ViTConfig) -> list[str]:
 
 def _preprocessing(pretrained: Json) -> Preprocessing:
     return Preprocessing(
-        mean=tuple(pretrained.get("mean", (0.5, 0.5, 0.5))),
-        std=tuple(pretrained.get("std", (0.5, 0.5, 0.5))),
-        interpolation=pretrained.get("interpolation", "bicubic"),
-        crop_fraction=pretrained.get("crop_pct", 0.875),
+        mean=tuple(pretrained.get("mean", DEFAULT.mean)),
+        std=tuple(pretrained.get("std", DEFAULT.std)),
+        interpolation=pretrained.get("interpolation", DEFAULT.interpolation),
+        crop_fraction=pretrained.get("crop_pct", DEFAULT.crop_fraction),
         squash=pretrained.get("crop_mode") == "squash",
     )
 
@@ -243,4 +274,6 @@ FORMAT = Format(
     file="model.safetensors",
     untold=untold,
     images=images,
+    usual=DEFAULT,
+    variants=True,
 )

@@ -26,7 +26,7 @@ if not _has_operators():
                     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):  # fmt: skip
         _LIBRARY.define(_schema)
 
-from timm import create_model  # noqa: E402, F401  (for the tests)
+from timm import create_model, get_pretrained_cfg  # noqa: E402, F401  (for the tests)
 from timm.layers import Mlp, PatchEmbed, SwiGLU, SwiGLUPacked  # noqa: E402
 from timm.models.deit import VisionTransformerDistilled  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402

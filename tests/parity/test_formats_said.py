@@ -17,16 +17,20 @@ from parity.formats.said import model_of
 from parity.formats.table import their_shapes
 from tests.parity.format_oracles import assert_same_bits
 from tests.twin_models import TINY
-from vit_spec import Header, Preprocessing, checkpoint, get, parameters
+from vit_spec import Header, Preprocessing, checkpoint, full_name, get, parameters
 
 DEIT = get("deit_tiny_patch16_224", image_size=32, num_classes=7)  # told by its tensors
 UNKNOWN = TINY.replace(width=128, num_heads=4)
-IMAGENET = "mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]"
-ASSUMED = (
+IMAGENET = "mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], crop_fraction 0.875"
+AS_ARGUMENT = (
     "the source does not say, and assumed as in the published deit_tiny_patch16_224: num_heads 3, "
     f"activation 'gelu', norm_eps 1e-06, pool 'token', {IMAGENET}; if not, give "
+    "model='config.json'; vit_tiny_patch16_224 has the same tensors and mean [0.5, 0.5, 0.5], std "
+    "[0.5, 0.5, 0.5]: if it is that, give model='vit_tiny_patch16_224'"
 )
-AS_OPTION, AS_ARGUMENT = ASSUMED + "--model config.json", ASSUMED + "model='config.json'"
+AS_OPTION = AS_ARGUMENT.replace("model='config.json'", "--model config.json").replace(
+    "model='vit_tiny_patch16_224'", "--model vit_tiny_patch16_224"
+)
 
 
 def saved(config, folder, **more):
@@ -123,6 +127,27 @@ def test_a_wrong_format_is_said_first_with_the_way_out_and_last_why(
     way = f"give --from {like.split()[0]}"
     assert start == f"parity: {source} does not look like {format} but like {like}: {way}"
     assert why.startswith(reason) and why.endswith("...\n") and len(why) < 130
+
+
+IMAGES = {  # timm's of that name: the first number of mean, crop
+    "vit_tiny_patch16_224": (0.5, 0.9), "deit_tiny_patch16_224": (0.485, 0.9),
+    "Ti/16@384": (0.5, 1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_a_variants_name_says_how_its_images_are_prepared(name, kind, bare, tmp_path):
+    if kind == "safetensors":
+        state = {n: t.numpy() for n, t in torch.load(bare, weights_only=True).items()}
+        bare = tmp_path / "x.safetensors"
+        checkpoint.write_tensors(bare, state, metadata={})
+    again = parity.convert(bare, tmp_path / "y", model=name)
+    said = checkpoint.read_header(again).preprocessing
+    assert (said.mean[0], said.crop_fraction) == IMAGES[name]
+    assert read_certificate(again)["remarks"][0].startswith(
+        f"the source does not say, and assumed as in the published {full_name(name)}: mean ["
+    )
 
 
 PUBLISHED = {
