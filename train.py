@@ -33,6 +33,7 @@ from vit_data.recipe import Recipe, training_batches
 from vit_data.recipes import RECIPES
 from vit_data.show import show_batch
 from vit_data.sources import check_classes
+from vit_jax.attention import check_kernel
 from vit_jax.checkpoints import Checkpoints
 from vit_jax.distillation import Taught
 from vit_jax.evaluation import Evaluation
@@ -167,6 +168,7 @@ def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
 def train(recipe: Recipe, folder: RunFolder) -> None:
     """The whole run: data, model, loop, model file, summary."""
     mesh, keep = make_mesh(**dataclasses.asdict(recipe.mesh)), recipe.checkpoint
+    check_kernel(recipe.attention, recipe.model, dtype=recipe.dtype, mesh=mesh)
     header, batches, test = open_data(recipe, mesh)
     make, start = partial(new_model, recipe, header.config), None
     goes_on = not recipe.overwrite and from_first(folder.has_checkpoints)

@@ -43,7 +43,7 @@ BATCHES = {"cpu": (1, 16), "gpu": (1, 256), "tpu": (1, 256)}
 DTYPE = {"cpu": "float32", "gpu": "bfloat16", "tpu": "bfloat16"}
 CONTENDERS = {
     "cpu": ("vit_jax", "timm:compile", "vit_torch:compile", "vit_torch:eager"),
-    "gpu": ("vit_jax", "vit_jax:attention=cudnn", "timm:compile",
+    "gpu": ("vit_jax", "vit_jax:attention=xla", "timm:compile",
             "timm:compile,mode=reduce-overhead", "vit_torch:compile"),
     "tpu": ("vit_jax",),
 }  # fmt: skip

@@ -30,9 +30,9 @@ DEPTHS = (12, 48)
 CONTENDERS = {
     "cpu": {"train": ("vit_jax", "timm:compile"), "infer": ("vit_jax", "timm:compile")},
     "gpu": {
-        "train": ("vit_jax", "vit_jax:attention=cudnn", "timm:compile", "timm:compile,pure",
+        "train": ("vit_jax", "vit_jax:attention=xla", "timm:compile", "timm:compile,pure",
                   "vit_torch:compile"),
-        "infer": ("vit_jax", "vit_jax:attention=cudnn", "timm:compile",
+        "infer": ("vit_jax", "vit_jax:attention=xla", "timm:compile",
                   "timm:compile,mode=reduce-overhead"),
     },
     "tpu": {"train": train.CONTENDERS["tpu"], "infer": infer.CONTENDERS["tpu"]},

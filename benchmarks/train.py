@@ -45,7 +45,7 @@ BATCHES = {
 DTYPE = {"cpu": "float32", "gpu": "bfloat16", "tpu": "bfloat16"}
 CONTENDERS = {
     "cpu": ("vit_jax", "timm:compile", "vit_torch:compile", "vit_torch:eager"),
-    "gpu": ("vit_jax", "vit_jax:attention=cudnn", "timm:compile", "timm:compile,pure",
+    "gpu": ("vit_jax", "vit_jax:attention=xla", "timm:compile", "timm:compile,pure",
             "vit_torch:compile", "vit_torch:eager"),
     "tpu": ("vit_jax", "vit_jax:scan"),
 }  # fmt: skip

@@ -101,8 +101,9 @@ class Recipe:
     """What the backward pass computes again to save memory."""
     scan: bool = False
     """Run the blocks as one compiled loop: depth hardly changes what XLA has to compile."""
-    attention: Literal["xla", "cudnn"] = "xla"
-    """Attention kernel; `cudnn` needs an NVIDIA GPU and bfloat16."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """Attention kernel. `cudnn` needs bfloat16 and an NVIDIA GPU of compute capability 8.0 or more;
+    `auto`: `cudnn` where it can run, else `xla`."""
     mesh: MeshShape = field(default_factory=MeshShape)
     """How the devices share the work."""
     distributed: Literal["auto", "none"] = "auto"

@@ -23,7 +23,7 @@ def create(
     param_dtype: Any = jnp.float32,
     remat: Remat = "none",
     scan: bool = False,
-    attention: AttentionKernel = "xla",
+    attention: AttentionKernel = "auto",
 ) -> ViT:
     """A new model with random weights (see `vit_jax.initializers`); options: `vit_jax.Options`.
 

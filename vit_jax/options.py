@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 Remat = Literal["none", "dots", "full"]
-AttentionKernel = Literal["xla", "cudnn"]
+AttentionKernel = Literal["auto", "xla", "cudnn"]
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -24,8 +24,9 @@ class Options:
     """What the backward pass computes again: nothing, all but matrix products, or whole blocks."""
     scan: bool = False
     """Run the blocks as one compiled loop: compile time no longer grows with depth."""
-    attention: AttentionKernel = "xla"
-    """Attention kernel; `cudnn` is NVIDIA's flash attention, for float16 and bfloat16 on GPUs."""
+    attention: AttentionKernel = "auto"
+    """Attention kernel. `cudnn`: NVIDIA's flash attention, for float16 and bfloat16 on GPUs of
+    compute capability 8.0 and up. `auto`: `cudnn` where it can run, else `xla`."""
 
     def __post_init__(self) -> None:
         for name in ("dtype", "param_dtype"):

@@ -160,8 +160,32 @@ def state_shardings(state: Any, shapes: dict[str, tuple[int, ...]], mesh: Mesh) 
 
 def platform() -> str:
     """What the program that is being traced will run on: `cpu`, `gpu` or `tpu`."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return device.platform if device else jax.default_backend()
+    return _device().platform
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """That of the NVIDIA GPU that the program being traced will run on; None on anything else.
+
+    A mesh in use only says what its devices are called. One that is not in this machine, for which
+    a program is compiled ahead of time, counts as (8, 0).
+    """
+    device = _device()
+    if device.platform != "gpu":
+        return None
+    here = [d for d in jax.devices() if d.device_kind == device.device_kind]
+    text = getattr(here[0] if here else device, "compute_capability", None)
+    if text is None and device.device_kind.startswith("NVIDIA"):
+        return 8, 0
+    found = re.fullmatch(r"(\d+)\.(\d+)", text or "")  # AMD's are words
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _device() -> Any:
+    """The device of the mesh in use, which has a platform and a kind only, or the default one."""
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.config.jax_default_device
+    if device is None or isinstance(device, str):
+        return jax.devices(device)[0]
+    return device
 
 
 def axis_size(axis: str) -> int:

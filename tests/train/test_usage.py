@@ -53,8 +53,13 @@ def test_a_folder_with_other_files_is_left_alone(quick, tmp_path, capsys):
             ["digits", "--optim.accumulate", "3"],
             "batch_size 128 is not a multiple of the 1 devices x accumulate 3: use 126 or 129",
         ),
+        (
+            ["digits", "--attention", "cudnn", "--dtype", "bfloat16"],
+            "train: attention 'cudnn' cannot run here: it needs an NVIDIA GPU of compute "
+            "capability 8.0 or more, and this is a cpu. Use attention 'auto' or 'xla'",
+        ),
     ],
-    ids=["recipe", "folder", "image_size", "batch_size", "warmup", "accumulate"],
+    ids=["recipe", "folder", "image_size", "batch_size", "warmup", "accumulate", "attention"],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, data_dir, tmp_path, capsys):
     try:
