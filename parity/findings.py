@@ -40,13 +40,32 @@ class Cause:
     gap: float  # relative gap at this place as it is
     residual: float  # what is left of it once both sides behave the same
     places: tuple[str, ...] = ()  # all places with this cause
+    rivals: tuple[str, ...] = ()  # other causes that explain the same values, in words
 
     def __str__(self) -> str:
-        more = f" (and {len(self.places) - 1} more places)" if len(self.places) > 1 else ""
+        more = (
+            f" (and {plural(len(self.places) - 1, 'more place')})" if len(self.places) > 1 else ""
+        )
+        rivals = f" (or, explaining it as well, {'; or '.join(self.rivals)})" if self.rivals else ""
         return (
-            f"{self.place}{more}: {self.what}: JAX {self.jax}, PyTorch {self.torch}; "
+            f"{self.place}{more}: {self.claim}{rivals}; "
             f"gap {self.gap:.1e}, residual after the fix {self.residual:.1e}"
         )
+
+    @property
+    def claim(self) -> str:
+        """What the cause says, without where and how much."""
+        return claim(self.what, self.jax, self.torch)
+
+
+def claim(what: str, jax: str, torch: str) -> str:
+    """A difference in behaviour in words."""
+    return f"{what}: JAX {jax}, PyTorch {torch}"
+
+
+def plural(count: int, thing: str) -> str:
+    """`1 place`, `2 places`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,14 @@ from parity.diagnosis import functions
 from parity.diagnosis.embedding import of_images, of_norm_pre, of_tokens
 from parity.diagnosis.localize import Localizer
 from parity.diagnosis.modules import of_modules
-from parity.diagnosis.segments import Identified, Segment, effect_of, identify
+from parity.diagnosis.segments import (
+    Identified,
+    Segment,
+    closest,
+    effect_of,
+    identify,
+    rivals_of,
+)  # fmt: skip
 from parity.diagnosis.trace import Trace, gap_of, make_trace
 from parity.diagnosis.training import explain_training
 from parity.diagnosis.vision import of_attention, of_gates, of_heads, of_pooling, of_residuals
@@ -20,6 +27,7 @@ from parity.structures import is_float, only_image, tensor
 from parity.tolerance import proof_bound
 
 DTYPE = "float64"
+_BLOCK = re.compile(r"\d+")
 WHOLE = "the model"  # where no part of it differs by itself
 COARSE_GAP = 1e-6
 """A gap that float32 arithmetic within float64 may leave; its unit is 1.2e-7."""
@@ -177,9 +185,10 @@ class _Explanation:
                 side = "JAX" if found is ours else "PyTorch"
                 self.attempts += found.as_attempts(side)
             return
-        for what in dict.fromkeys([*ours.settings, *theirs.settings]):
-            a = ours.settings.get(what, "float64")
-            b = theirs.settings.get(what, "float64")
+        ours, theirs = closest(ours, theirs)
+        forms, others = ours.settings or {}, theirs.settings or {}
+        for what in dict.fromkeys([*forms, *others]):
+            a, b = forms.get(what, "float64"), others.get(what, "float64")
             if a == b or what in ours.segment.ignored:
                 continue
             effect = effect_of(what, ours, theirs)
@@ -195,6 +204,7 @@ class _Explanation:
                         if what in ("arithmetic", "products", "variance")
                         else max(ours.residual, theirs.residual),
                         places=(place or WHOLE,),
+                        rivals=rivals_of(what, ours, theirs),
                     )
                 )
 
@@ -256,17 +266,32 @@ def _keyed(segments: Iterable[Segment]) -> Iterator[tuple[tuple[str, str, int], 
         yield (*key, count[key]), segment
 
 
-def _merged(causes: list[Cause]) -> Iterator[Cause]:
+def _merged(causes: list[Cause]) -> list[Cause]:
     """One cause for all places that differ in the same way, numbers of blocks apart."""
-
-    groups: dict[tuple[str, ...], list[Cause]] = {}
+    merged: list[Cause] = []
     for cause in causes:
-        key = (re.sub(r"\d+", "#", cause.place), cause.what, cause.jax, cause.torch)
-        groups.setdefault(key, []).append(cause)
-    for members in groups.values():
-        yield replace(
-            members[0],
-            gap=max(c.gap for c in members),
-            residual=max(c.residual for c in members),
-            places=tuple(dict.fromkeys(c.place for c in members)),
-        )
+        for i, known in enumerate(merged):
+            if (both := _both(known, cause)) is not None:
+                merged[i] = both
+                break
+        else:
+            merged.append(cause)
+    return merged
+
+
+def _both(known: Cause, cause: Cause) -> Cause | None:
+    """What explains both places, if they are alike and something does."""
+    if _BLOCK.sub("#", known.place) != _BLOCK.sub("#", cause.place):
+        return None
+    for one, other in ((known, cause), (cause, known)):
+        explanations = {other.claim, *other.rivals}
+        if one.claim in explanations:
+            return replace(
+                one,
+                place=known.place,
+                gap=max(known.gap, cause.gap),
+                residual=max(known.residual, cause.residual),
+                places=tuple(dict.fromkeys((*known.places, *cause.places))),
+                rivals=tuple(rival for rival in one.rivals if rival in explanations),
+            )
+    return None

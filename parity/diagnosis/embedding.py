@@ -20,6 +20,10 @@ KERNELS = ("bicubic, a = -0.5", "bicubic, a = -0.75", "bilinear", "nearest", "ne
 EDGES = ("renormalised", "clamped")
 CORNERS = ("half-pixel", "aligned")
 OFFSETS = ("0", "0.1")
+SWAPPED = ("rows and columns swapped", "rows and columns of the table swapped")
+FLIPPED = {"upside down": (0,), "mirrored": (1,), "in reverse order": (0, 1)}
+PATCHES = ("row by row", "column by column, each with its position",
+           "column by column, before the positions are added")  # fmt: skip
 STATISTICS = {
     "none": ((0.0,) * 3, (1.0,) * 3),
     "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -105,7 +109,7 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
     own = 0 if table is None else config.num_prefix_positions
     knobs: dict[str, tuple[str, ...]] = {
         "position embedding": ("added", "left out"),
-        "patches": ("row by row", "column by column"),
+        "patches": PATCHES,
         "order of tokens": _orders(*tokens, "patches"),
     }
     if own:
@@ -122,7 +126,7 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
         knobs["resampling corners"] = CORNERS
         knobs["resampling offset"] = _first(f"{config.pos_embed_offset:g}", OFFSETS)
     if table is not None:
-        knobs["position embedding"] += ("rows and columns swapped", "upside down")
+        knobs["position embedding"] += (*SWAPPED, *FLIPPED)
     else:
         knobs["sine-cosine table"] = _first(
             "frequencies to width/4" if config.pos_embed == "sincos2d_mae" else
@@ -140,14 +144,14 @@ def of_tokens(trace: Trace, config: ViTConfig) -> Iterator[Segment]:
                 return None
             prefix, positions = found
         x, form = patches.permute(0, 2, 3, 1), settings["position embedding"]
-        if form == "rows and columns swapped":
+        if form == SWAPPED[0]:
             positions = positions.transpose(0, 1).reshape(*grid, -1)
-        elif form == "upside down":
-            positions = positions.flip(0, 1)
+        positions = positions.flip(FLIPPED.get(form, ()))
+        b, order = len(x), settings["patches"]
+        if order == PATCHES[2]:  # read in another order than the positions
+            x = x.transpose(1, 2).reshape(x.shape)
         x = x if form == "left out" else x + positions
-        if settings["patches"] == "column by column":
-            x = x.transpose(1, 2)
-        b = len(x)
+        x = x.transpose(1, 2) if order == PATCHES[1] else x
         parts = {"patches": x.reshape(b, -1, x.shape[-1])}
         left_out = "left out" in (form, settings.get("position of the class token"))
         for i, (name, token) in enumerate(tokens.items()):
@@ -188,6 +192,8 @@ def _learned(
     if table.shape[1] != native[0] * native[1]:
         return None
     table = table.reshape(*native, -1)
+    if settings["position embedding"] == SWAPPED[1]:  # before it is resampled
+        table = table.transpose(0, 1).reshape(*native, -1)
     if grid == native:
         return prefix, table
     key = tuple(settings[f"resampling {x}"] for x in ("kernel", "antialias", "edges", "corners"))

@@ -71,8 +71,8 @@ def explain(
         for place, name, text, residual in found[:5]
     ]
     if len(causes) > 1:  # several explanations fit these inputs: all are said, none is chosen
-        also = "; or ".join(f"{c.place}: JAX {c.jax}, PyTorch {c.torch}" for c in causes[1:])
-        causes = [replace(causes[0], torch=f"{causes[0].torch} (or {also})")]
+        others = tuple(f"{c.place}: {c.claim}" for c in causes[1:])
+        causes = [replace(causes[0], rivals=others)]
     return causes, attempts, True
 
 

@@ -2,19 +2,22 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from parity.diagnosis.trace import gap_of
-from parity.findings import Attempt
+from parity.findings import Attempt, claim
+from parity.tolerance import PRACTICE
 
 Settings = Mapping[str, str]
 BUDGET = 3000
 """Combinations that are tried at most for one part."""
 COARSE = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """Arithmetic that a part may have used in place of float64; the fewest digits first."""
+ROUNDING = 64 * torch.finfo(torch.float64).eps
+"""Residuals up to this one are equally good, and so are those within `PRACTICE` of the best."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Identified:
     settings: dict[str, str] | None  # None: nothing fits
     residual: float
     attempts: tuple[tuple[dict[str, str], float], ...] = ()  # what was tried, nearest first
+    rivals: tuple[dict[str, str], ...] = ()  # other settings that fit as well
 
     def as_attempts(self, side: str) -> list[Attempt]:
         """What was tried for one side, by what is unusual in it."""
@@ -67,14 +71,57 @@ def identify(segment: Segment, bound: float) -> Identified:
             if residual <= _limit(segment, settings, bound):
                 found.append((settings, residual))
         if found:
-            settings, residual = min(found, key=lambda pair: pair[1])
-            return Identified(segment, {**settings, **segment.told}, residual)
+            (settings, residual), *others = sorted(found, key=lambda pair: pair[1])
+            limit = max(PRACTICE * residual, ROUNDING)
+            rivals = tuple({**each, **segment.told} for each, left in others if left <= limit)
+            return Identified(segment, {**settings, **segment.told}, residual, rivals=rivals)
         if unusual == 0:
             coarse = _coarse(segment, attempts[0])
             if coarse:
                 return coarse
     attempts.sort(key=lambda pair: pair[1])
     return Identified(segment, None, attempts[0][1], tuple(attempts[:5]))
+
+
+def closest(ours: Identified, theirs: Identified) -> tuple[Identified, Identified]:
+    """Both sides with those of their settings that differ least: what fits equally well on one
+    side is no difference where it also fits on the other."""
+    if ours.settings is None or theirs.settings is None:
+        return ours, theirs
+    a, b = min(
+        itertools.product((ours.settings, *ours.rivals), (theirs.settings, *theirs.rivals)),
+        key=lambda pair: len(_differing(*pair)),
+    )
+    return _chosen(ours, a), _chosen(theirs, b)
+
+
+def _chosen(found: Identified, settings: dict[str, str]) -> Identified:
+    fits = [fit for fit in (found.settings, *found.rivals) if fit and fit is not settings]
+    return replace(found, settings=settings, rivals=tuple(fits))
+
+
+def _differing(ours: Settings, theirs: Settings) -> tuple[str, ...]:
+    """Behaviours that are not the same on both sides."""
+    return tuple(
+        what
+        for what in dict.fromkeys([*ours, *theirs])
+        if ours.get(what, "float64") != theirs.get(what, "float64")
+    )
+
+
+def rivals_of(what: str, ours: Identified, theirs: Identified) -> tuple[str, ...]:
+    """What explains the same values as a difference in `what` does, in the words of a cause."""
+    a, b = ours.settings or {}, theirs.settings or {}
+    known = {w: (a.get(w), b.get(w)) for w in _differing(a, b)}
+    texts = []
+    for x, y in (*((fit, b) for fit in ours.rivals), *((a, fit) for fit in theirs.rivals)):
+        others = {w: (x.get(w), y.get(w)) for w in _differing(x, y)}
+        if len(others) == len(known) and others.get(what) != known[what]:
+            new = (
+                claim(w, *map(str, forms)) for w, forms in others.items() if forms != known.get(w)
+            )
+            texts.append(" and ".join(new))
+    return tuple(dict.fromkeys(texts))
 
 
 def effect_of(what: str, ours: Identified, theirs: Identified) -> float:

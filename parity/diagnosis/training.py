@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from parity import inputs
-from parity.diagnosis.segments import Identified, identify
+from parity.diagnosis.segments import Identified, closest, identify, rivals_of
 from parity.diagnosis.steps import (
     L2,
     Run,
@@ -33,7 +33,7 @@ def explain_training(
     causes: list[Cause] = []
     unexplained, attempts = [], []
     for place in (p for p in ours if p in theirs):  # an unknown loss has no known gradient
-        a, b = ours[place], theirs[place]
+        a, b = closest(ours[place], theirs[place])
         if a.settings is None or b.settings is None:
             if a.settings is b.settings and gap_of(a.segment.target, b.segment.target) <= bound:
                 continue
@@ -54,6 +54,7 @@ def explain_training(
                         gap=gap_of(effect, a.segment.target),
                         residual=max(a.residual, b.residual),
                         places=(place,),
+                        rivals=rivals_of(what, a, b),
                     )
                 )
     return causes, unexplained, attempts

@@ -147,6 +147,8 @@ def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterat
         norms = ("after pooling", "before pooling", "left out")
     forms = ("class token", "mean of patches", "mean of all tokens", "mean of all but the first",
              "last token", "maximum of patches")  # fmt: skip
+    same = {0: "mean of all tokens", 1: "mean of all but the first"}.get(prefix)
+    forms = tuple(form for form in forms if form != same)  # as "mean of patches" says
     if "dist_token" in trace.state:
         forms += (HEADS["head_dist"],)
     first = {"token": forms[0], "mean": forms[1]}.get(usual, forms[0])
@@ -160,7 +162,8 @@ def of_pooling(trace: Trace, prefix: int, norm_eps: float, usual: str) -> Iterat
     if fc is not None:
         knobs["pre-logits"] = ("tanh", "without tanh", "left out")
     if pool is not None:
-        knobs = {"last norm": knobs["last norm"], "epsilon": knobs["epsilon"],
+        norms = tuple(form for form in norms if form != "after pooling")
+        knobs = {"last norm": norms, "epsilon": knobs["epsilon"],
                  "pooling": ("patches", "all tokens")}  # fmt: skip
 
     def normed(x: Tensor, settings: Settings) -> Tensor:

@@ -7,7 +7,7 @@ Shapes: o outputs, i inputs, h heads of k channels.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from parity.diagnosis.trace import gap_of
-from parity.findings import Attempt, Cause
+from parity.findings import Attempt, Cause, claim, plural
 
 Hypothesis = tuple[str, Tensor]
 PARTS = ("query", "key", "value")
@@ -42,28 +42,46 @@ def of_weights(
             continue
         gap = gap_of(ours, theirs)
         tried = [
-            (f"{text} in {side}", gap_of(target, guess))
+            (text, side, gap_of(target, guess))
             for side, source, target in (("JAX", theirs, ours), ("PyTorch", ours, theirs))
             for text, guess in _guesses(name, source, grid)
             if guess.shape == target.shape
         ]
-        exact = next((text for text, residual in tried if residual == 0), None)
-        if exact:
-            text, _, side = exact.rpartition(" in ")
-            yield _cause(name, "values", *_sides(text, "as they are", side), gap, 0.0)
-        elif (text := _one_sided(ours, theirs)) is not None:
-            yield _cause(name, "values", *text, gap, 0.0)
-        elif (other := _found_elsewhere(name, ours, torch_state)) is not None:
-            yield _cause(name, "values", f"those of {other}", "as they are", gap, 0.0)
-        elif (text := _rounded(ours, theirs)) is not None:
-            yield _cause(name, "values", *text, gap, 0.0)
+        found = list(_explanations(name, ours, theirs, tried, torch_state))
+        if found:
+            (jax_text, torch_text), *others = found
+            rivals = tuple(claim("values", *texts) for texts in others)
+            yield _cause(name, "values", jax_text, torch_text, gap, 0.0, rivals)
         else:
             shapes = f"shape {tuple(ours.shape)} in JAX, {tuple(theirs.shape)} in PyTorch"
-            text, residual = min(tried, key=lambda pair: pair[1], default=(shapes, gap))
+            nearest = min(tried, key=lambda each: each[2], default=None)
+            text, residual = shapes, gap
+            if nearest is not None:
+                text, residual = f"{nearest[0]} in {nearest[1]}", nearest[2]
             if residual >= gap and ours.shape == theirs.shape:
                 count = int((ours != theirs).sum())
                 text = f"{count} of {ours.numel()} values differ, no rearrangement comes nearer"
             yield Attempt(place=name, hypothesis=text, residual=min(residual, gap))
+
+
+def _explanations(
+    name: str,
+    ours: Tensor,
+    theirs: Tensor,
+    tried: Iterable[tuple[str, str, float]],
+    torch_state: Mapping[str, Tensor],
+) -> Iterator[tuple[str, str]]:
+    """Every known way from one side's values to the other's, as JAX's text and PyTorch's."""
+    exact: dict[str, list[str]] = {"JAX": [], "PyTorch": []}
+    for text, side, residual in tried:
+        exact[side] += [text] if residual == 0 else []
+    side = "JAX" if exact["JAX"] else "PyTorch"  # the way back is the same statement
+    for text in exact[side]:
+        yield _sides(text, "as they are", side)
+    if not exact[side]:
+        yield from _one_sided(ours, theirs)
+        yield from _found_elsewhere(name, ours, torch_state)
+        yield from _rounded(ours, theirs)
 
 
 def not_finite(jax: Mapping[str, Tensor], torch_state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -89,10 +107,12 @@ def _cause(
     torch_text: str,
     gap: float = float("inf"),
     residual: float = 0.0,
+    rivals: tuple[str, ...] = (),
 ) -> Cause:
     return Cause(
-        place=name, what=what, jax=jax, torch=torch_text, gap=gap, residual=residual, places=(name,)
-    )
+        place=name, what=what, jax=jax, torch=torch_text, gap=gap, residual=residual,
+        places=(name,), rivals=rivals,
+    )  # fmt: skip
 
 
 def _sides(lacking: str, having: str, lacks: str) -> tuple[str, str]:
@@ -109,7 +129,7 @@ def _guesses(name: str, t: Tensor, grid: tuple[int, int] | None) -> Iterator[Hyp
         yield "height and width swapped, input channels reversed", t.mT.flip(1)
         yield "kernel turned by 180 degrees", t.flip(2, 3)
         for axes in itertools.permutations(range(4)):
-            if axes != (0, 1, 2, 3):
+            if axes not in ((0, 1, 2, 3), (0, 1, 3, 2)):  # the latter has a name, above
                 yield f"axes permuted to {axes}", t.permute(axes)
     if "qkv" in name and t.shape[0] % 3 == 0:
         yield from _of_qkv(t)
@@ -133,19 +153,18 @@ def _of_qkv(t: Tensor) -> Iterator[Hypothesis]:
     for i, part in enumerate(PARTS):
         kept = [torch.zeros_like(x) if i == j else x for j, x in enumerate(thirds)]
         yield f"{part} set to zero", torch.cat(kept)
+    by_channel = t.reshape(3, -1, *t.shape[1:]).transpose(0, 1)  # whatever the heads
+    yield "interleaved by channel (heads, channels, 3)", by_channel.reshape(t.shape)
     width = t.shape[0] // 3
-    for heads in (h for h in range(2, 65) if width % h == 0):
+    for heads in (h for h in range(2, 65) if width % h == 0 and h < width):
         split = t.reshape(3, heads, -1, *t.shape[1:])
         yield (
             f"interleaved by head ({heads} heads, 3, channels)",
             split.transpose(0, 1).reshape(t.shape),
         )
-        yield (
-            f"interleaved by channel ({heads} heads, channels, 3)",
-            split.permute(1, 2, 0, *range(3, split.ndim)).reshape(t.shape),
-        )
-        back = t.reshape(heads, 3, -1, *t.shape[1:]).transpose(0, 1)
-        yield f"split as if interleaved by head ({heads} heads)", back.reshape(t.shape)
+        if heads != 3:  # there and back are the same
+            back = t.reshape(heads, 3, -1, *t.shape[1:]).transpose(0, 1)
+            yield f"split as if interleaved by head ({heads} heads)", back.reshape(t.shape)
     if t.ndim == 2 and width == t.shape[1]:
         yield "each third transposed", torch.cat([x.T for x in thirds])
 
@@ -165,35 +184,34 @@ def _of_positions(t: Tensor, grid: tuple[int, int]) -> Iterator[Hypothesis]:
     yield "position of the class token set to zero", torch.cat([torch.zeros_like(head), table], 1)
 
 
-def _one_sided(ours: Tensor, theirs: Tensor) -> tuple[str, str] | None:
+def _one_sided(ours: Tensor, theirs: Tensor) -> Iterator[tuple[str, str]]:
     """One side holds a constant: it was never loaded, or it was dropped."""
     for a, b, side in ((ours, theirs, "JAX"), (theirs, ours, "PyTorch")):
         constant = a.flatten()[0]
         if a.numel() > 1 and bool((a == constant).all()) and not bool((b == b.flatten()[0]).all()):
             text = f"{float(constant):g} everywhere (not loaded, or left out)"
-            return _sides(text, "as they are", side)
-    return None
+            yield _sides(text, "as they are", side)
+            return
 
 
-def _found_elsewhere(name: str, ours: Tensor, theirs: Mapping[str, Tensor]) -> str | None:
-    return next(
-        (
-            n
-            for n, t in theirs.items()
-            if n != name and t.shape == ours.shape and torch.equal(t, ours)
-        ),
-        None,
-    )
+def _found_elsewhere(
+    name: str, ours: Tensor, theirs: Mapping[str, Tensor]
+) -> Iterator[tuple[str, str]]:
+    equal = [
+        n for n, t in theirs.items() if n != name and t.shape == ours.shape and torch.equal(t, ours)
+    ]
+    if equal:
+        more = f", or of {plural(len(equal) - 1, 'other')} like it" if len(equal) > 1 else ""
+        yield f"those of {equal[0]}{more}", "as they are"
 
 
-def _rounded(ours: Tensor, theirs: Tensor) -> tuple[str, str] | None:
+def _rounded(ours: Tensor, theirs: Tensor) -> Iterator[tuple[str, str]]:
     if ours.shape != theirs.shape:
-        return None
+        return
     for name in ("float32", "float16", "bfloat16"):
         text, dtype = f"rounded to {name}", np.dtype(name)
         for a, b, side in ((ours, theirs, "JAX"), (theirs, ours, "PyTorch")):
             direct = b.numpy().astype(dtype).astype(np.float64)
             by_float32 = b.numpy().astype(np.float32).astype(dtype).astype(np.float64)
             if any(np.array_equal(a.numpy(), guess) for guess in (direct, by_float32)):
-                return _sides(text, "as they are", side)
-    return None
+                yield _sides(text, "as they are", side)

@@ -72,6 +72,25 @@ def distillation_last(model):
     rebind(model, embed, "embed")
 
 
+def columns_first(model):
+    rebind(model.patch_embed, lambda self, x: self.proj(x).mT.flatten(2).mT)
+
+
+def table_turned(model):
+    prefix, table = model.pos_embed.data[:, :1], model.pos_embed.data[:, 1:]
+    table = table.unflatten(1, model.config.grid).transpose(1, 2).flatten(1, 2)
+    embed, turned = type(model).embed, torch.nn.Parameter(torch.cat([prefix, table], dim=1))
+
+    def change(self, images):
+        given, self.pos_embed = self.pos_embed, turned
+        try:
+            return embed(self, images)
+        finally:
+            self.pos_embed = given
+
+    rebind(model, change, "embed")
+
+
 SWIGLU = {"mlp": "swiglu", "activation": "silu"}
 DISTILLED = {"distillation_token": True}
 BUGS = {
@@ -85,6 +104,16 @@ BUGS = {
         distillation_last,
         DISTILLED,
         ("embed", "order of tokens", "class, patches, distillation"),
+    ),
+    "columns_first": (
+        columns_first,
+        {},
+        ("embed", "patches", "column by column, before the positions are added"),
+    ),
+    "table_turned": (
+        table_turned,
+        {},
+        ("embed", "position embedding", "rows and columns of the table swapped"),
     ),
     "no_offset": (
         without_offset,
@@ -117,6 +146,7 @@ def test_a_planted_bug_is_named_and_nothing_else(bug):
     with exact():
         diagnosis = explain_pair(plant.pair(), level="layers")
     assert [(c.place, c.what, c.torch) for c in diagnosis.causes] == [expected]
+    assert diagnosis.causes[0].rivals == ()
     assert not diagnosis.unexplained
 
 

@@ -17,6 +17,7 @@ BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 SAMPLE = [
     "GELU: tanh for erf",
     "LayerNorm epsilon 1e-5 for 1e-6",
+    "LayerNorm fast variance, in JAX",
     "qkv: interleaved by head",
     "attention scale by the width",
     "position embedding: edges clamped",
