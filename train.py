@@ -28,11 +28,10 @@ from jax.sharding import Mesh
 
 import vit_jax
 from vit_data import Batches, eval_batches, open_source
-from vit_data.folder import FolderSource
 from vit_data.recipe import Recipe, training_batches
 from vit_data.recipes import RECIPES
 from vit_data.show import show_batch
-from vit_data.sources import check_classes
+from vit_data.sources import check_classes, describe_classes
 from vit_jax.attention import check_kernel
 from vit_jax.checkpoints import Checkpoints
 from vit_jax.distillation import Taught
@@ -153,8 +152,7 @@ def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
             mixed=recipe.augmentation.mixes,
         )
         batches = Taught(batches, teacher, config.num_classes)
-    if isinstance(source, FolderSource):
-        print(source.division)
+    print(describe_classes(source, test))
     print(
         f"{count_parameters(config):,} parameters, {len(source):,} "
         f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} "
@@ -209,12 +207,12 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         del fresh, state  # the loop has them
         loop.run()
         saved, params = saver.finish(), to_host(loop.weights())
-        unreadable = sum(len(union(read.corrupt)) for read in (batches, loop.evaluate))
+        unreadable = union(batches.describe_corrupt()) | union(test.describe_corrupt())
         if not folder.writes:
             return
         told: Any = {"preprocessing": header.preprocessing, "labels": header.labels}
         vit_jax.save(merge(structure, params), folder.path, **told)
-        facts: Any = {"checkpoints": saved, "skipped_images": unreadable}
+        facts: Any = {"checkpoints": saved, "unreadable": unreadable}
         summary = summarize(header.config, progress, loop.speed, **facts)
         folder.write_json(SUMMARY, summary)
         print(closing_lines(summary))

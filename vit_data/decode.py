@@ -3,26 +3,58 @@
 Shapes: h height, w width in pixels, c channels.
 """
 
+import contextlib
 import io
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 ImageData = bytes | str | os.PathLike[str] | np.ndarray
 
+BACKGROUND = "white"
+"""What shows through transparent pixels. Transparency is blended, not cut off."""
+
 _HIGH_BYTE_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
-_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_HIGH_BYTE_FORMATS = ("PNG", "PPM")  # of which older Pillows or PGM files have mode I for 16 bits
+_STUBS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # which Pillow names and does not read
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of the image files that this Pillow reads, in lower case with their dot."""
+    Image.init()
+    read = Image.OPEN.keys() - _STUBS
+    return frozenset({".mpo"} | {s for s, f in Image.registered_extensions().items() if f in read})
+
+
+def is_image_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an image by its suffix, or without a suffix by its first bytes.
+
+    Hidden files are none.
+    """
+    name = os.path.basename(path)
+    suffix = os.path.splitext(name)[1].lower()
+    if name.startswith(".") or suffix:
+        return suffix in image_suffixes() and not name.startswith(".")
+    try:
+        if not os.path.isfile(path):
+            return False
+        with Image.open(path) as picture:
+            return picture.format not in _STUBS
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def decode(data: ImageData, *, channels: int) -> np.ndarray:
     """The pixels of one image, uint8 `(h, w, channels)`.
 
     `data` is an encoded image (bytes), a path to one, or a uint8 array `(h, w)` or
-    `(h, w, 1 | 3 | 4)`. Of an animation the first frame is taken. EXIF rotation is not applied
-    and alpha is dropped without blending, as torchvision and big_vision do. Of 16-bit greys the
-    high byte is kept, as Pillow does with 16-bit RGB.
+    `(h, w, 1 | 3 | 4)`. Of an animation the first frame is taken. A picture is turned as its EXIF
+    orientation says, and transparent parts show `BACKGROUND`. Of 16-bit greys the high byte is
+    kept, as Pillow does with 16-bit RGB.
 
     Raises `ValueError` when the image cannot be read or its values have no fixed range, and
     `FileNotFoundError` (or another `OSError`) when the path cannot be opened.
@@ -66,6 +98,7 @@ def _from_bytes(data: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as opened:
             opened.load()
+            _set_upright(opened)
             return _eight_bit(opened)
     except UnidentifiedImageError as error:
         raise ValueError(f"unreadable image of {len(data)} bytes (no known format)") from error
@@ -84,17 +117,25 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return _eight_bit(Image.fromarray(array))
 
 
+def _set_upright(picture: Image.Image) -> None:
+    """Turns a picture as its EXIF orientation says."""
+    with contextlib.suppress(Exception):  # whatever damaged EXIF data raises; the pixels are whole
+        ImageOps.exif_transpose(picture, in_place=True)
+
+
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """A picture of mode L or RGB (or one that Pillow converts to them exactly)."""
+    """An opaque picture of mode L or RGB (or one that Pillow converts to them exactly)."""
     mode = picture.mode
-    if mode in _HIGH_BYTE_MODES or (mode == "I" and picture.format == "PNG"):
+    if mode in _HIGH_BYTE_MODES or (mode == "I" and picture.format in _HIGH_BYTE_FORMATS):
         return Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
     if mode in ("I", "F"):
         raise ValueError(
             f"image of mode {mode} (32 bits a pixel) has no fixed range; save it with 8 or 16 bits"
         )
-    if mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    if picture.mode in _ALPHA_MODES:
-        return picture.convert("L" if picture.mode in ("LA", "La") else "RGB")
-    return picture
+    if not picture.has_transparency_data:
+        return picture.convert("RGB") if mode == "LAB" else picture  # LAB has no way to L
+    picture = picture.convert("RGBA")
+    ground = Image.new("RGBA", picture.size, BACKGROUND)
+    return Image.alpha_composite(ground, picture).convert(
+        "L" if mode in ("L", "LA", "La") else "RGB"
+    )

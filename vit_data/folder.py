@@ -3,12 +3,16 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-VALIDATION_NAMES = ("val", "validation")
+from vit_data.decode import is_image_file
+from vit_data.splits import FALLBACKS, SPLIT_NAMES, split_of, split_words
+
 SHARES = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
+JUNK = ("thumbs.db", "desktop.ini")  # what Windows leaves in folders; what macOS leaves is hidden
 
 
 class FolderSource:
@@ -23,7 +27,7 @@ class FolderSource:
         division: str,
     ) -> None:
         self.name = f"{root}[{split}]"
-        self.division = division  # in words: how the folder is divided into splits, and why
+        self.division = division  # in words: how the folder is divided, and what is not read
         self.label_names = label_names
         self.num_classes = len(label_names)
         self._root = root
@@ -41,38 +45,45 @@ class FolderSource:
     def describe(self, index: int) -> str:
         return str(self._root / self._files[index][0])
 
+    def count_labels(self) -> list[int]:
+        """The number of images of each class."""
+        counts = Counter(label for _, label in self._files)
+        return [counts[label] for label in range(self.num_classes)]
+
 
 def open_folder(root: Path, *, split: str) -> FolderSource:
     """The images of `root` in `split`: `train`, `validation` or `test`.
 
-    With `root/train` and one of `root/val`, `root/validation`, `root/test`, each of them holds
-    class folders; `test` is `val` where there is no `test`, and the reverse. Otherwise `root`
-    holds the class folders and every file is in train (80 %), validation (10 %) or test (10 %)
-    by a hash of its path within `root`: a file stays in its split when others come or go.
-    Classes are numbered in the order of their names. Hidden files and other types are ignored.
+    With a training folder and one for validation or test, each of them holds class folders; `test`
+    is the validation folder where there is no other, and the reverse. They go by any usual name
+    (`vit_data.splits`), in any case: `train`, `Training`, `valid`, `dev`, `test_images`.
+    Otherwise `root` holds the class folders and every file is in train (80 %), validation (10 %)
+    or test (10 %) by a hash of its path within `root`: a file stays in its split when others come
+    or go. Classes are numbered in the order of their names. Every file that Pillow reads is an
+    image; others are counted and named in `division`, but for hidden ones.
 
-    Raises `FileNotFoundError`, `NotADirectoryError` or `ValueError` for what is no such folder.
+    Raises `FileNotFoundError`, `NotADirectoryError` or `ValueError` for what is no such folder,
+    and for folders that look like splits and cannot be told apart.
     """
     if not root.is_dir():
         kind = NotADirectoryError if root.exists() else FileNotFoundError
         raise kind(f"{root} is not a folder: give a folder of class folders or a data set's name")
     if split not in dict(SHARES):
         raise ValueError(f"a folder has no split {split!r}: it has train, validation, test")
-    inner = {name: root / name for name in ("train", "test", *VALIDATION_NAMES)}
-    inner = {name: path for name, path in inner.items() if path.is_dir()}
-    if "train" in inner and len(inner) > 1:
-        return _open_split_folder(root, inner, split)
+    if parts := _split_folders(root):
+        return _open_split_folder(root, parts, split)
     labels = _classes(root)
-    files = _files(root, root, labels)
-    _check_every_class(root, labels, files)
-    splits = [hashed_split(path) for path, _ in files]
-    chosen = [entry for entry, place in zip(files, splits, strict=True) if place == split]
+    found = _find_files(root, root, labels)
+    _check_every_class(root, labels, found)
+    splits = [hashed_split(path) for path, _ in found.images]
+    chosen = [entry for entry, place in zip(found.images, splits, strict=True) if place == split]
     if not chosen:
         raise ValueError(
-            f"split {split!r} of {root} is empty: its {len(files)} images are divided by a hash of "
-            f"their names; add images, or make {root}/train and {root}/test"
+            f"split {split!r} of {root} is empty: its {len(splits)} images are divided by a hash "
+            f"of their names; add images, or make {root}/train and {root}/test"
         )
-    return FolderSource(root, split, labels, chosen, _hashed_division(root, splits))
+    division = _hashed_division(root, splits) + found.say_unread()
+    return FolderSource(root, split, labels, chosen, division)
 
 
 def hashed_split(path: str) -> str:
@@ -96,30 +107,105 @@ def _hashed_division(root: Path, splits: list[str]) -> str:
     )
 
 
-def _open_split_folder(root: Path, inner: dict[str, Path], split: str) -> FolderSource:
-    order = {
-        "train": ("train",),
-        "test": ("test", *VALIDATION_NAMES),
-        "validation": (*VALIDATION_NAMES, "test"),
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Split -> its folder in `root`; empty where `root` holds class folders itself.
+
+    Raises `ValueError` for folders that look like splits but leave open which is which.
+    """
+    inner = {name: root / name for name in _subfolders(root)}
+    marked = {
+        name: look for name, path in inner.items() if split_words(name) and (look := _look(path))
     }
-    found = {key: next(n for n in names if n in inner) for key, names in order.items()}
-    folder = inner[found[split]]
-    labels = _classes(inner["train"])
+    others = [name for name in inner if name not in marked]
+    holding = [name for name, look in marked.items() if look == "folders"]
+    if not holding:
+        if len(marked) > 1 and not others and len(set.union(*map(split_words, marked))) > 1:
+            raise ValueError(
+                f"{root} looks divided into {_names(marked)}, but there are no class folders in "
+                "them: put each image in a folder of its class, such as "
+                f"{inner[next(iter(marked))] / 'CLASS' / 'IMAGE'}"
+            )
+        _check_no_unknown_splits(root, inner)
+        return {}
+    ways = (
+        f"call them {root}/train and {root}/test (or val), with a folder for each class in each, "
+        "or give one folder of class folders to have it divided"
+    )
+    if unknown := [name for name in marked if split_of(name) is None]:
+        raise ValueError(
+            f"{root} looks divided into splits, and which of them {_names(unknown)} is cannot be "
+            f"told: {ways}"
+        )
+    if flat := [name for name, look in marked.items() if look == "images"]:
+        raise ValueError(
+            f"{_names(str(inner[name]) for name in flat)} holds images but no class folders, "
+            f"unlike {_names(holding)}: put each image in a folder of its class"
+        )
+    empty = {s: path for name, path in inner.items() if (s := split_of(name)) and name in others}
+    parts = {str(split_of(name)): inner[name] for name in marked}
+    if len(parts) < len(marked):
+        raise ValueError(f"{root} has several folders of one split, {_names(marked)}: {ways}")
+    parts = empty | parts
+    if len(parts) == 1:
+        raise ValueError(
+            f"{root} has the split folder {_names(marked)} and no other: give "
+            f"{inner[next(iter(marked))]} itself to have its images divided, or add a second one"
+        )
+    if "train" not in parts:
+        raise ValueError(f"{root} has {_names(marked)}, but no folder to train on: {ways}")
+    return {name: parts[name] for name in SPLIT_NAMES if name in parts}
+
+
+def _check_no_unknown_splits(root: Path, inner: dict[str, Path]) -> None:
+    """Raises `ValueError` if each folder holds the same folders, as splits of any name would."""
+    below = [_subfolders(path) for path in inner.values()]
+    if len(below) < 2 or len(below[0]) < 2 or any(names != below[0] for names in below):
+        return
+    if not any(_has_images(path) for path in inner.values()):
+        raise ValueError(
+            f"each of {_names(inner)} in {root} holds the folders {_names(below[0])}, so these "
+            f"look like the classes: give one of them, such as {next(iter(inner.values()))}, or "
+            f"call them train and test (or val). If {_names(inner)} are the classes, put the "
+            "images directly in them"
+        )
+
+
+def _look(folder: Path) -> str:
+    """`folders` as in a split, `images` as in a class, or nothing: what a folder holds."""
+    count, has_images = len(_subfolders(folder)), _has_images(folder)
+    return "folders" if count > 1 or (count and not has_images) else "images" * has_images
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether images lie directly in a folder."""
+    with os.scandir(folder) as entries:
+        return any(is_image_file(entry.path) for entry in entries if not entry.is_dir())
+
+
+def _open_split_folder(root: Path, parts: dict[str, Path], split: str) -> FolderSource:
+    read = {key: next(n for n in FALLBACKS[key] if n in parts) for key in ("train", "test")}
+    folder = parts[next(n for n in FALLBACKS[split] if n in parts)]
+    labels = _classes(parts["train"])
     if unknown := sorted(set(_subfolders(folder)) - set(labels)):
         raise ValueError(
-            f"{folder} has classes that {inner['train']} lacks: {', '.join(unknown)}; "
+            f"{folder} has classes that {parts['train']} lacks: {_names(unknown)}; "
             "every class needs images to train on"
         )
-    files = _files(root, folder, labels)
-    if folder == inner["train"]:
-        _check_every_class(folder, labels, files)
-    if not files:
-        raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+    found = _find_files(root, folder, labels)
+    if folder == parts["train"]:
+        _check_every_class(folder, labels, found)
+    if not found.images:
+        raise ValueError(f"{folder} holds no images in class folders{found.say_unread()}")
+    names = {key: parts[name].name for key, name in read.items()}
+    unread = [path.name for key, path in parts.items() if key not in read.values()]
+    unread += [name for name in _subfolders(root) if root / name not in parts.values()]
     division = (
-        f"{root} is divided into {', '.join(inner)}: training reads {found['train']} and tests on "
-        f"{found['test']}"
+        f"{root} is divided into {_names(p.name for p in parts.values())}: training reads "
+        f"{names['train']} and tests on {names['test']}"
+        + (f"; {_names(unread)} {'is' if len(unread) == 1 else 'are'} left alone" if unread else "")
+        + found.say_unread()
     )
-    return FolderSource(root, split, labels, files, division)
+    return FolderSource(root, split, labels, found.images, division)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -127,38 +213,78 @@ def _classes(folder: Path) -> tuple[str, ...]:
     names = _subfolders(folder)
     if not any(folder.iterdir()):
         raise ValueError(f"{folder} is empty: put a folder of images there for each class")
+    if any(".tfrecord" in path.name for path in folder.iterdir()):
+        raise ValueError(
+            f"{folder} holds tfrecord files, which cannot be read in any order: write them as "
+            "array_record, with `tfds build NAME --file_format=array_record` for a data set of "
+            "tensorflow-datasets"
+        )
     if not names:
         raise ValueError(f"{folder} has no class folders: make one for each class in it")
     if len(names) == 1:
-        raise ValueError(f"{folder} has the single class {names[0]!r}: two or more are needed")
+        inner = folder / names[0]
+        if (inner / "dataset_info.json").is_file():
+            raise ValueError(f"{folder} holds a prepared data set: give {inner}")
+        hint = f"; to divide what is in it give {inner}" if _look(inner) == "folders" else ""
+        raise ValueError(
+            f"{folder} has the single class {names[0]!r}: two or more are needed{hint}"
+        )
     return tuple(names)
 
 
-def _check_every_class(root: Path, labels: tuple[str, ...], files: list[tuple[str, int]]) -> None:
-    present = {label for _, label in files}
+@dataclass
+class _Found:
+    """The files below class folders."""
+
+    images: list[tuple[str, int]] = field(default_factory=list)  # (path within root, label)
+    loose: list[str] = field(default_factory=list)  # images beside the class folders
+    unread: list[str] = field(default_factory=list)  # files of other types
+
+    def say_unread(self) -> str:
+        """What lies there and is not read: how many files of each kind, and one of them."""
+        kinds = Counter(os.path.splitext(n)[1].lower() or "no suffix" for n in sorted(self.unread))
+        listed = [f"{number:,} {repr(kind)[1:-1]}" for kind, number in kinds.most_common(8)]
+        listed += [f"{len(kinds) - 8} other types"] if len(kinds) > 8 else []
+        said = f"; not read: {', '.join(listed)}, such as {min(self.unread)!r}" if listed else ""
+        if self.loose:
+            said += f"; in no class folder: {len(self.loose):,} images, such as {self.loose[0]!r}"
+        return said
+
+
+def _check_every_class(root: Path, labels: tuple[str, ...], found: _Found) -> None:
+    present = {label for _, label in found.images}
     if bare := [name for i, name in enumerate(labels) if i not in present]:
         raise ValueError(
-            f"{root} has class folders without images: {', '.join(bare)}; fill or remove them "
-            f"(read are {', '.join(SUFFIXES)})"
+            f"{root} has class folders without images: {_names(bare)}; fill or remove them"
+            f"{found.say_unread()}"
         )
 
 
-def _files(root: Path, folder: Path, labels: tuple[str, ...]) -> list[tuple[str, int]]:
-    """Every image below `folder`'s class folders: its path within `root` and its label, sorted."""
-    found = []
+def _find_files(root: Path, folder: Path, labels: tuple[str, ...]) -> _Found:
+    """Every file below `folder`'s class folders, images sorted."""
+    found = _Found(
+        loose=sorted(f.name for f in folder.iterdir() if is_image_file(f) and f.is_file())
+    )
     for label, name in enumerate(labels):
         for place, inner, names in os.walk(folder / name):
             inner[:] = [d for d in inner if not d.startswith(".")]
             here = Path(place).relative_to(root).as_posix()
-            found += [(f"{here}/{n}", label) for n in names if _is_image(n)]
-    return sorted(found)
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+            for n in names:
+                if is_image_file(os.path.join(place, n)):
+                    found.images.append((f"{here}/{n}", label))
+                elif not n.startswith(".") and n.lower() not in JUNK:
+                    found.unread.append(f"{here}/{n}")
+    found.images.sort()
+    return found
 
 
 def _subfolders(folder: Path) -> list[str]:
     return sorted(
         p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))
     )
+
+
+def _names(names: Iterable[str]) -> str:
+    """Names of files in a message: printable, at most ten."""
+    listed = [repr(name)[1:-1] for name in names]
+    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")

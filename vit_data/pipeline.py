@@ -87,6 +87,10 @@ class Batches(Iterator[Batch]):
         self._place = state["batches"]
         self.corrupt = {int(index): reason for index, reason in state["corrupt"].items()}
 
+    def describe_corrupt(self) -> dict[str, str]:
+        """Every unreadable image met so far, by where it comes from, and the reason."""
+        return {self._reader.source.describe(i): why for i, why in sorted(self.corrupt.items())}
+
     def close(self) -> None:
         """Stops the threads or processes that read ahead; iterating again starts over."""
         if hasattr(self._iterator, "close"):
@@ -99,7 +103,7 @@ class Batches(Iterator[Batch]):
         self.corrupt[index] = self._reader.reason(index) or "unreadable"
         if len(self.corrupt) == 1:
             logger.warning(
-                "skipped %s, which cannot be read: %s. More are counted in `corrupt`, not logged",
+                "skipped %s, which cannot be read: %s. Others are named at the end",
                 self._reader.source.describe(index),
                 self.corrupt[index],
             )

@@ -10,12 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vit_data.splits import FALLBACKS, SPLIT_NAMES, split_of
+
 NAMES = ("labels.txt", "label.labels.txt")  # the second as tensorflow-datasets writes it
-SPLITS = {
-    "train": ("train",),
-    "validation": ("validation", "val", "test"),
-    "test": ("test", "validation", "val"),
-}
+_SPLIT_WORD = re.compile(
+    rf"(?:^|-)({'|'.join(w for words in SPLIT_NAMES.values() for w in words)})(?=[-.])",
+    re.IGNORECASE,
+)
 
 
 class RecordSource:
@@ -52,29 +53,29 @@ class RecordSource:
 
 
 def record_files(root: Path) -> dict[str, list[Path]]:
-    """The array_record files in `root` by the split that their names tell, in order."""
+    """The array_record files in `root` by the split that their names tell, in order; "": none."""
     found: dict[str, list[Path]] = {}
     for file in sorted(root.glob("*.array_record*")) if root.is_dir() else ():
-        told = re.search(r"(?:^|-)(train|validation|val|test)(?=[-.])", file.name)
-        found.setdefault(told[1] if told else "", []).append(file)
+        told = _SPLIT_WORD.search(file.name)
+        found.setdefault((told and split_of(told[1])) or "", []).append(file)
     return found
 
 
 def open_records(root: Path, *, split: str) -> RecordSource:
     """The examples of `root` in `split`: `train`, `validation` or `test`.
 
-    `test` is `val` or `validation` where there is no `test`, and the reverse. Raises `ValueError`
+    `test` is the validation split where there is no other, and the reverse. Raises `ValueError`
     for files of no split, for what are no such records, and without the names of the classes.
     """
-    if split not in SPLITS:
-        raise ValueError(f"a folder has no split {split!r}: it has {', '.join(SPLITS)}")
+    if split not in FALLBACKS:
+        raise ValueError(f"a folder has no split {split!r}: it has {', '.join(FALLBACKS)}")
     files = record_files(root)
     if "" in files:
         raise ValueError(
             f"{files[''][0]} does not say its split: call it train.array_record, val.array_record, "
             f"test.array_record or train-00000-of-00004.array_record"
         )
-    chosen = next((files[name] for name in SPLITS[split] if name in files), None)
+    chosen = next((files[name] for name in FALLBACKS[split] if name in files), None)
     if chosen is None:
         raise ValueError(f"{root} has no {split}*.array_record, only files of {', '.join(files)}")
     labels = next((root / name for name in NAMES if (root / name).is_file()), None)

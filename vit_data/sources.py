@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-from vit_data.folder import open_folder
+from vit_data.folder import FolderSource, open_folder
 from vit_data.records import open_records, record_files
 from vit_data.tfds_sources import open_digits, open_fashion_mnist, open_tfds
 from vit_spec import Header
@@ -66,6 +66,28 @@ def open_source(
         root = Path(text).expanduser()
         return (open_records if record_files(root) else open_folder)(root, split=split)
     return open_tfds(text, split=split, data_dir=data_dir, own=tuple(OWN))
+
+
+def describe_classes(train: Source, test: Source) -> str:
+    """What a run says of its data first: how a folder is divided, the classes, their images.
+
+    Classes without an image to train on, or to test on, are named.
+    """
+    names = [repr(name)[1:-1] for name in train.label_names]
+    if not (isinstance(train, FolderSource) and isinstance(test, FolderSource)):
+        return f"{len(names):,} classes: {_some(names)}"
+    counts = list(zip(names, train.count_labels(), test.count_labels(), strict=True))
+    listed = _some([f"{name} {many:,}/{few:,}" for name, many, few in counts])
+    lines = [train.division, f"{len(names):,} classes (images to train/test): {listed}"]
+    for number, what in ((1, "train"), (2, "test")):
+        if without := [entry[0] for entry in counts if not entry[number]]:
+            lines.append(f"warning: no image to {what} on: {_some(without)}")
+    return "\n".join(lines)
+
+
+def _some(texts: list[str], most: int = 20) -> str:
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def check_classes(source: Source, header: Header, *, where: str) -> None:

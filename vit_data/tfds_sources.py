@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ def open_tfds(
             f"unknown data set {name!r}: near names are {', '.join(near) or 'none'}; own sets are "
             f"{', '.join(own)}; for a folder of images give its path"
         ) from error
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"data set {name!r} cannot be opened: {error}") from error
+    except Exception as error:  # also AssertionError (versions) and what other namespaces raise
+        raise ValueError(_cannot_open(name, error)) from error
     splits = builder.info.splits
     if split == "test" and "test" not in splits and "validation" in splits:
         split = "validation"
@@ -109,6 +110,19 @@ def open_tfds(
             f"build {name} --file_format=array_record --data_dir={builder.data_dir_root}` where "
             "there is a network, or give the data_dir that has it"
         ) from error
+
+
+def _cannot_open(name: str, error: Exception) -> str:
+    """A message of one line; TFDS puts its own call before the reason, and lists after it."""
+    lines = re.sub(r'^Failed to construct dataset .*?\}": ', "", str(error)).splitlines()
+    reason = (lines or [type(error).__name__])[0].rstrip(" :.")
+    if isinstance(error, ImportError):
+        way = "install what it needs, or write it as a folder of array_record files"
+    elif isinstance(error, AssertionError | ValueError):
+        way = f"give the name alone, {re.split('[:/]', name)[0]!r}, or what `tfds build` prepared"
+    else:
+        way = "its list is on a network that does not answer; give the folder of prepared data"
+    return f"data set {name!r} cannot be opened: {reason}: {way}"
 
 
 def _open(builder: Any, split: str, name: str) -> TfdsSource:

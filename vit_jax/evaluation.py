@@ -46,8 +46,3 @@ class Evaluation:
         right, seen = np.asarray(jax.device_get(counts), np.float64).sum(axis=0)
         self.seen = int(seen)
         return float(right / seen)
-
-    @property
-    def corrupt(self) -> dict[int, str]:
-        """Images of this process's share that could not be read, and why."""
-        return self.batches.corrupt

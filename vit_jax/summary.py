@@ -1,9 +1,12 @@
 """What came out of a run: the summary in its folder, and the last lines on the screen."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.progress import Progress, Speed, shown
 from vit_spec import ViTConfig, count_parameters
+
+MOST = 10  # unreadable images that are named on the screen
 
 
 def summarize(
@@ -12,9 +15,12 @@ def summarize(
     speed: Speed,
     *,
     checkpoints: list[int],
-    skipped_images: int,
+    unreadable: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The content of `summary.json`; `seconds` are of training steps, over all resumes."""
+    """The content of `summary.json`; `seconds` are of training steps, over all resumes.
+
+    `unreadable` are the images that were skipped, with the reason.
+    """
     p = progress
     return {
         "test_accuracy": p.accuracy,
@@ -25,7 +31,8 @@ def summarize(
         "steps": p.step,
         "parameters": count_parameters(config),
         **{name: float(f"{value:.4g}") for name, value in speed.total().items()},
-        "skipped_images": skipped_images,
+        "skipped_images": len(unreadable),
+        "unreadable": dict(unreadable),
         "skipped_steps": p.skipped,
         "resumes": p.resumes,
         "checkpoints": checkpoints,
@@ -44,10 +51,18 @@ def closing_lines(summary: dict[str, Any]) -> str:
     if s["checkpoints"]:
         lines.append(f"checkpoints of the steps {', '.join(map(str, s['checkpoints']))}")
     for name, what in {
-        "skipped_images": "corrupt image(s) were skipped",
         "skipped_steps": "step(s) were not finite and changed nothing",
         "resumes": "time(s) the run was resumed",
     }.items():
         if s[name]:
             lines.append(f"{s[name]} {what}")
+    if s["unreadable"]:
+        count = len(s["unreadable"])
+        images = (
+            "1 image that cannot be read was"
+            if count == 1
+            else f"{count:,} images that cannot be read were"
+        )
+        lines.append(f"{images} skipped (all are in summary.json):")
+        lines += [f"  {name!r}: {why}" for name, why in list(s["unreadable"].items())[:MOST]]
     return "\n".join(line for line in lines if line)

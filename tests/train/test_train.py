@@ -120,6 +120,6 @@ def test_a_folder_of_images_is_trained_on_and_corrupt_ones_counted(
     monkeypatch.setattr(train, "check_twin", lambda recipe, path: True)
     assert train.main([str(photographs), *FOLDER, "--out", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    assert "1 corrupt image(s) were skipped" in out
+    assert "1 image that cannot be read was skipped" in out
     assert "49 images" in out and " validation (10%), " in out
     assert vit_spec.read_header(tmp_path / "run").labels == ("dark", "light")

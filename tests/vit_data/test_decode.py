@@ -14,6 +14,12 @@ NOISE = png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint
 COLOUR = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
 
 
+def encoded(picture: Image.Image, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format=format, **options)
+    return file.getvalue()
+
+
 def test_a_png_of_greys_decodes_to_its_own_pixels():
     np.testing.assert_array_equal(decode(png(GREY), channels=1)[..., 0], GREY)
 
@@ -35,11 +41,31 @@ def test_rgb_becomes_grey_by_the_luma_weights():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_alpha_is_dropped_without_blending(channels):
-    with_alpha = np.dstack([COLOUR, np.zeros((4, 6), np.uint8)])
-    expected = decode(COLOUR, channels=channels)
-    np.testing.assert_array_equal(decode(png(with_alpha), channels=channels), expected)
-    np.testing.assert_array_equal(decode(with_alpha, channels=channels), expected)
+def test_transparent_pixels_show_white(channels):
+    alpha = np.full((4, 6), 255, np.uint8)
+    alpha[0], alpha[1] = 0, 128
+    with_alpha = np.dstack([COLOUR, alpha])
+    share = alpha[..., None] / 255
+    blended = decode(
+        np.rint(COLOUR * share + 255 * (1 - share)).astype(np.uint8), channels=channels
+    )
+    for data in (png(with_alpha), with_alpha):
+        found = decode(data, channels=channels).astype(int)
+        assert np.abs(found - blended).max() <= 1  # Pillow rounds by itself
+        np.testing.assert_array_equal(found[0], 255)
+        np.testing.assert_array_equal(found[2:], decode(COLOUR, channels=channels)[2:])
+
+
+def test_transparent_greys_show_white():
+    picture = Image.fromarray(np.dstack([GREY, np.zeros_like(GREY)]), "LA")
+    np.testing.assert_array_equal(decode(encoded(picture, "PNG"), channels=1), 255)
+
+
+def test_a_colour_that_a_png_names_transparent_shows_white():
+    data = encoded(Image.fromarray(COLOUR), "PNG", transparency=tuple(COLOUR[0, 0].tolist()))
+    found = decode(data, channels=3)
+    np.testing.assert_array_equal(found[0, 0], 255)
+    np.testing.assert_array_equal(found[1:], COLOUR[1:])
 
 
 def test_of_16_bit_greys_the_high_byte_is_kept():
@@ -47,11 +73,51 @@ def test_of_16_bit_greys_the_high_byte_is_kept():
     np.testing.assert_array_equal(decode(png(wide), channels=1)[..., 0], GREY)
 
 
-def test_a_palette_with_transparency_gives_its_colours():
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_palette_with_transparency_is_blended_too(alpha):
     picture = Image.fromarray(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
-    file = io.BytesIO()
-    picture.save(file, format="PNG", transparency=b"\x00" * 16)
-    np.testing.assert_array_equal(decode(file.getvalue(), channels=3), picture.convert("RGB"))
+    data = encoded(picture, "PNG", transparency=bytes([alpha]) * 16)
+    expected = np.asarray(picture.convert("RGB")) if alpha else np.full_like(COLOUR, 255)
+    np.testing.assert_array_equal(decode(data, channels=3), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_a_picture_is_turned_as_its_exif_data_says(orientation, mode):
+    pixels = {"RGB": COLOUR, "L": GREY, "I;16": GREY.astype(np.uint16) * 256}[mode]
+    turns = {  # EXIF 2.32, table of orientations: where row 0 and column 0 are seen
+        1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
+        5: lambda x: x.swapaxes(0, 1), 6: lambda x: x[::-1].swapaxes(0, 1),
+        7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: x[:, ::-1].swapaxes(0, 1),
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(pixels), "PNG", exif=exif)
+    seen = turns[orientation](COLOUR if mode == "RGB" else GREY[..., None])
+    np.testing.assert_array_equal(decode(data, channels=seen.shape[-1]), seen)
+
+
+def test_damaged_exif_data_costs_no_picture():
+    data = encoded(Image.fromarray(COLOUR), "PNG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    np.testing.assert_array_equal(decode(data, channels=3), COLOUR)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_cmyk_gives_the_colours_that_were_meant(format):
+    red = Image.new("RGB", (16, 16), (250, 20, 30)).convert("CMYK")
+    found = decode(encoded(red, format), channels=3)
+    assert np.abs(found.astype(int) - (250, 20, 30)).max() <= 4  # JPEG, and Pillow's way to CMYK
+
+
+def test_of_16_bit_pgm_files_the_high_byte_is_kept():
+    data = b"P5 6 4 65535\n" + np.dstack([GREY, np.full_like(GREY, 255)]).tobytes()
+    np.testing.assert_array_equal(decode(data, channels=1)[..., 0], GREY)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lab_is_white_where_its_lightness_is_full(channels):
+    white = encoded(Image.new("LAB", (4, 4), (255, 128, 128)), "TIFF")
+    assert decode(white, channels=channels).min() >= 254
 
 
 def test_a_picture_of_floats_is_refused_with_the_way_out():

@@ -2,11 +2,14 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.vit_data.samples import write_images
-from vit_data import open_source
+from vit_data import decode, open_source
 from vit_data.folder import hashed_split
+from vit_data.sources import describe_classes
 
 
 def names(source):
@@ -73,14 +76,92 @@ def test_the_same_folder_elsewhere_has_the_same_split(flat, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("held", ["val", "validation", "test"])
-def test_split_folders_are_used_as_they_are(tmp_path, held):
-    for split, count in (("train", 3), (held, 2)):
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        ("train", "val"), ("train", "validation"), ("train", "test"), ("train", "valid"),
+        ("train", "dev"), ("Train", "Val"), ("TRAINING", "Testing"), ("train_images", "testSet"),
+        ("training_data", "eval"),
+    ],
+)  # fmt: skip
+def test_split_folders_are_used_as_they_are(tmp_path, train, held):
+    for split, count in ((train, 3), (held, 2)):
         write_images(tmp_path / split / "cat", count)
         write_images(tmp_path / split / "dog", count)
+    assert open_source(tmp_path, split="train").label_names == ("cat", "dog")
     assert len(open_source(tmp_path, split="train")) == 6
     assert len(open_source(tmp_path, split="test")) == 4
     assert len(open_source(tmp_path, split="validation")) == 4
+
+
+def test_folders_that_are_not_read_are_said(tmp_path):
+    for split in ("train", "valid", "test", "unlabelled"):
+        write_images(tmp_path / split / "cat", 3)
+        write_images(tmp_path / split / "dog", 3)
+    said = open_source(tmp_path, split="train").division
+    assert said.endswith("tests on test; valid, unlabelled are left alone")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus", "train", "test"):
+        write_images(tmp_path / name, 20)
+    assert open_source(tmp_path, split="train").label_names == ("bus", "test", "train")
+
+
+def test_classes_whose_names_hold_a_split_are_classes(tmp_path):
+    for name in ("bullet_train", "steam_train"):
+        write_images(tmp_path / name, 20)
+    assert open_source(tmp_path, split="train").num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ("seg_train/cat", "seg_train/dog", "seg_test/cat", "seg_test/dog"),
+            "cannot be told: call",
+        ),
+        (("train/cat", "train/dog"), "split folder train and no other: give .*train itself"),
+        (("val/cat", "test/cat"), "no folder to train on"),
+        (("train/cat", "val/cat", "valid/cat"), "several folders of one split, train, val, valid"),
+        (("train/cat", "train/dog", "val"), "val holds images but no class folders"),
+        (("train", "test"), "no class folders in them: put each image in a folder of its class"),
+        (("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"), "fold1, fold2 .* look like the cl"),
+        (("inner/cat", "inner/dog"), "the single class 'inner'.*give .*inner"),
+    ],
+)
+def test_folders_that_look_like_splits_are_never_taken_for_classes(tmp_path, folders, message):
+    for name in folders:
+        write_images(tmp_path / name, 20)
+    with pytest.raises(ValueError, match=message):
+        open_source(tmp_path, split="train")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "tiff", "ppm", "jfif", "JPE", "avif", "jp2", ""])
+def test_every_type_that_pillow_reads_is_an_image(flat, suffix):
+    target = flat / "cat" / f"other.{suffix}".rstrip(".")
+    kind = {"": "png", "jfif": "jpeg", "JPE": "jpeg", "jp2": "jpeg2000"}.get(suffix, suffix)
+    Image.new("RGB", (8, 8), (250, 20, 30)).save(target, format={"tif": "tiff"}.get(kind, kind))
+    sources = [open_source(flat, split=s) for s in ("train", "validation", "test")]
+    (found,) = [s[i] for s in sources for i in range(len(s)) if s.describe(i) == str(target)]
+    assert np.abs(decode(found["image"], channels=3).astype(int) - (250, 20, 30)).max() <= 8
+
+
+def test_files_that_are_no_images_are_counted_and_named(flat):
+    for name in ("notes.txt", "labels.txt", "scan.pdf", "Thumbs.db", ".DS_Store", "README"):
+        (flat / "cat" / name).write_bytes(b"x")
+    write_images(flat, 1)
+    said = open_source(flat, split="train").division
+    assert "; not read: 2 .txt, 1 no suffix, 1 .pdf, such as 'cat/README'" in said
+    assert said.endswith("; in no class folder: 1 images, such as '0.png'")
+
+
+def test_classes_and_their_images_are_told_before_training(flat):
+    write_images(flat / "eel", 2)
+    write_images(flat / "fox", 1)  # fox/0.png and both of eel are in train by their hash
+    said = describe_classes(*(open_source(flat, split=s) for s in ("train", "test")))
+    assert "4 classes (images to train/test): cat " in said and "eel 2/0, fox 1/0" in said
+    assert said.endswith("warning: no image to test on: eel, fox")
 
 
 def test_images_are_found_in_inner_folders_and_other_files_ignored(flat):
@@ -120,6 +201,15 @@ def make_few(root):
     write_images(root / "dog", 1)
 
 
+def make_tfrecords(root):
+    (root / "old-train.tfrecord-00000-of-00001").write_bytes(b"")
+
+
+def make_prepared(root):
+    (root / "1.0.0").mkdir()
+    (root / "1.0.0" / "dataset_info.json").write_text("{}")
+
+
 def make_new_class_in_test(root):
     for name in ("train/cat", "train/dog", "test/cat", "test/eel"):
         write_images(root / name, 2)
@@ -133,6 +223,8 @@ def make_new_class_in_test(root):
         (make_one_class, "has the single class 'cat': two or more"),
         (make_bare_class, "class folders without images: dog"),
         (make_few, "split 'test' of .* is empty"),
+        (make_tfrecords, "tfds build NAME --file_format=array_record"),
+        (make_prepared, "holds a prepared data set: give .*1.0.0"),
         (make_new_class_in_test, "has classes that .*train lacks: eel"),
     ],
 )

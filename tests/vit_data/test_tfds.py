@@ -57,6 +57,22 @@ def test_an_unknown_name_lists_ours_too():
         open_source("digit", split="train")
 
 
+@pytest.mark.parametrize("name", ["oxford_iiit_pet:0.0.1", "beans/1.0"])
+def test_a_version_that_is_not_there_is_one_line_that_says_so(name):
+    with pytest.raises(ValueError, match="cannot be opened: .*give the name alone, '[a-z_]+'") as e:
+        open_source(name, split="train")
+    assert "\n" not in str(e.value) and "Failed to construct" not in str(e.value)
+
+
+def test_a_list_on_a_network_that_does_not_answer_says_so(monkeypatch):
+    def fail(*_, **__):
+        raise type("ConnectError", (Exception,), {})("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(tfds, "builder", fail)
+    with pytest.raises(ValueError, match="'huggingface:mnist' cannot .* network that does not ans"):
+        open_source("huggingface:mnist", split="train")
+
+
 def test_a_data_set_without_labels_of_classes_is_refused(tmp_path):
     with (
         tfds.testing.mock_data(num_examples=6, as_data_source_fn=fake_examples),
