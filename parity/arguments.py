@@ -84,6 +84,13 @@ def parser() -> argparse.ArgumentParser:
         help="variant, config.json or checkpoint directory, for a file without a config of its own",
     )
     conversion.add_argument(
+        "--image-size",
+        nargs="+",
+        type=int,
+        metavar=("H", "W"),
+        help="height and width in pixels, where the number of positions does not say it",
+    )
+    conversion.add_argument(
         "--max-shard-size",
         metavar="SIZE",
         help="write several files of up to SIZE, such as 5GB, and their index (transformers only)",

@@ -142,6 +142,7 @@ def _convert(options: argparse.Namespace) -> int:
         source=options.source,
         target=options.target,
         model=options.model,
+        image_size=_image_size(options.image_size),
         max_shard_size=options.max_shard_size,
         certificate=options.certificate,
         verify=options.verify,
@@ -155,6 +156,15 @@ def _convert(options: argparse.Namespace) -> int:
     if options.certificate:
         print(f"certificate: {beside(written)}")
     return 0
+
+
+def _image_size(sides: list[int] | None) -> tuple[int, int] | None:
+    """Height and width, of which one stands for both."""
+    if sides is None or len(sides) == 2:
+        return (sides[0], sides[1]) if sides else None
+    if len(sides) > 2:
+        raise ValueError(f"--image-size has {len(sides)} numbers: give height and width")
+    return sides[0], sides[0]
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -220,6 +230,7 @@ def _flags(text: str) -> str:
     """A message with the options of the command in place of Python's arguments."""
     for name, flag in (("verify=False", "--no-verify"), ("max_shard_size", "--max-shard-size")):
         text = text.replace(name, flag)
+    text = re.sub(r"\bimage_size=\((\d+), (\d+)\)", r"--image-size \1 \2", text)
     return re.sub(r"\b(source|target|model)='([^']*)'", lambda m: f"{FLAGS[m[1]]} {m[2]}", text)
 
 

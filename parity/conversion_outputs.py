@@ -167,9 +167,11 @@ def _torch_outputs(config: ViTConfig, state: State, images: np.ndarray) -> list[
     return list(TorchSide(vit_torch.api.from_state(config, state), "float64").outputs(images))
 
 
-def _read(path: Path, format: str, header: Header | None) -> tuple[Read, State]:
+def _read(
+    path: Path, format: str, header: Header | None, sizes: tuple[tuple[int, int], ...] = ()
+) -> tuple[Read, State]:
     """A checkpoint of any format as ours, its state in float64."""
-    with foreign.opened_as(path, format, header) as source:
+    with foreign.opened_as(path, format, header, sizes) as source:
         config = source.header.config
         found = frozenset(dtype.name for dtype in source.dtypes.values())
         state = {n: np.array(source.read(n), np.float64) for n in parameters(config)}
@@ -177,11 +179,14 @@ def _read(path: Path, format: str, header: Header | None) -> tuple[Read, State]:
 
 
 def _read_back(path: Path, format: str, header: Header) -> tuple[Read, State]:
-    """A target by what it says of itself; as `header` only if its format has no place for that."""
+    """A target by what it says of itself and its image size.
+
+    As `header` only if its format has no place for which model it is.
+    """
     try:
         if format in FOREIGN:
             said(header, FOREIGN[format])
     except Unsaid:
         held = replace(header, config=FOREIGN[format].held(header.config))
         return _read(path, format, held)
-    return _read(path, format, None)
+    return _read(path, format, None, (header.config.image_shape,))

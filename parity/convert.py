@@ -42,6 +42,7 @@ def convert(
     source: str | None = None,
     target: str | None = None,
     model: ViTConfig | str | os.PathLike[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     max_shard_size: int | str | None = None,
     certificate: bool = True,
     verify: bool = False,
@@ -63,6 +64,8 @@ def convert(
         model: what a file is that does not say so itself: a config, a variant's name, or the path
             of a checkpoint or of its `config.json`. What the file says is never overruled; of a
             variant's name, head and image size are those of the file.
+        image_size: height and width in pixels of the images that the positions of a file are of,
+            where it does not say it itself: 16 positions may be 4 x 4 or 2 x 8.
         max_shard_size: bytes, or a text such as "5GB": a directory of transformers gets as many
             files as it takes, and their index. None: one file.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
@@ -89,6 +92,7 @@ def convert(
         source=source,
         target=target,
         model=model,
+        image_size=image_size,
         max_shard_size=max_shard_size,
         certificate=certificate,
         verify=verify,
@@ -103,6 +107,7 @@ def converted(
     source: str | None,
     target: str | None,
     model: ViTConfig | str | os.PathLike[str] | None,
+    image_size: int | tuple[int, int] | None,
     max_shard_size: int | str | None,
     certificate: bool,
     verify: bool,
@@ -121,7 +126,7 @@ def converted(
     training, record = target == source == "vitwin" and training_state.has_training(src), {}
     changed: list[str] = []
     with contextlib.ExitStack() as stack:
-        with foreign.opened_as(src, source, model_of(model)) as opened:
+        with foreign.opened_as(src, source, model_of(model), _sizes(image_size)) as opened:
             header, notes, reason = opened.header, opened.notes, _reason(opened.header, verify)
             _tell(notes, note)
             place = stack.enter_context(targets.staged(dst))
@@ -144,6 +149,7 @@ def converted(
                 changed=changed,
             )
             record |= {"address": address} if is_address(address) else {}
+            record |= {"image_size": list(header.config.image_shape)} if image_size else {}
             record["outputs"] = (
                 outputs.none(reason) if reason else outputs.measured(src, place, formats, header)
             )
@@ -166,18 +172,29 @@ def read(
     path: str | os.PathLike[str],
     *,
     model: ViTConfig | str | os.PathLike[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     note: Callable[[str], object] | None = None,
 ) -> tuple[Header, State]:
     """Header and tensors of a checkpoint of any of `FORMATS`, in our names and layout.
 
-    `path`, `model` and `note` are as those of `convert`. Raises what `convert` does.
+    `path`, `model`, `image_size` and `note` are as those of `convert`. Raises what `convert` does.
     """
     place = located(path)
     source = told(place)
-    with foreign.opened_as(place, source, model_of(model)) as opened:
+    with foreign.opened_as(place, source, model_of(model), _sizes(image_size)) as opened:
         _tell(opened.notes, note)
         names = parameters(opened.header.config)
         return opened.header, {name: np.asarray(opened.read(name)) for name in names}
+
+
+def _sizes(image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int], ...]:
+    """What is said of the image size, if anything. Raises `ValueError` for what is none."""
+    if image_size is None:
+        return ()
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"image_size={image_size!r} must be a height and a width in pixels")
+    return ((sides[0], sides[1]),)
 
 
 def _overwrites(dst: Path, src: Path) -> bool:

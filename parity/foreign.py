@@ -89,8 +89,12 @@ def check_links(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
+def opened_as(
+    path: Path, format: str, model: Model, sizes: tuple[tuple[int, int], ...] = ()
+) -> Iterator[Source]:
     """A checkpoint as ours. `model` is what `model=` says, for what the checkpoint does not.
+
+    `sizes` are what `image_size=` says, if it says anything: height and width.
 
     Raises `ValueError` for missing, extra and wrong-shaped tensors, all in one message, and for
     all fields in which checkpoint and `model` contradict each other; `Unsaid` if neither says
@@ -98,14 +102,14 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
     """
     if format == orbax.FORMAT:
         step = orbax.opened(path)
-        agreed(step.header, model, where=str(path))
+        agreed(step.header, model, sizes, where=str(path))
         yield Source(
             header=step.header, dtypes=step.dtypes, read=step.read, lines=None, notes=step.notes
         )
         return
     if format in OURS:
         check_links(path)
-        header, notes = of_ours(path, model)
+        header, notes = of_ours(path, model, sizes)
         with containers.opened(checkpoint.weights_file(path)) as opened:
             shapes = {name: tuple(info.shape) for name, info in opened.tensors.items()}
             kinds = {name: info.dtype for name, info in opened.tensors.items()}
@@ -118,7 +122,8 @@ def opened_as(path: Path, format: str, model: Model) -> Iterator[Source]:
     with containers.opened(path) as opened:
         given = _given(path, opened)
         places = form.places(given)
-        given = replace(given, shapes={n: given.shapes[place] for n, place in places.items()})
+        shapes = {n: given.shapes[place] for n, place in places.items()}
+        given = replace(given, shapes=shapes, sizes=sizes)
         found = {n: np.dtype(opened.tensors[place].dtype) for n, place in places.items()}
         where = f"{path} ({format})"
         try:

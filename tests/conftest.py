@@ -3,6 +3,17 @@
 import jax
 import pytest
 
+from parity.formats import format
+from parity.formats.format import usual_sides
+
+TINY_SIDES = {16, 28, 32, 56, 64}
+
+
+@pytest.fixture(autouse=True)
+def tiny_images_are_usual(monkeypatch):
+    """Tiny models stand for published ones: files of tensors alone need no `image_size=`."""
+    monkeypatch.setattr(format, "usual_sides", lambda: usual_sides() | TINY_SIDES)
+
 
 @pytest.fixture
 def x64():

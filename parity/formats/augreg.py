@@ -4,8 +4,6 @@ Source: `vit_jax/models_vit.py` there. Its GELU is the tanh approximation (`nn.g
 the class token.
 """
 
-import math
-
 from parity.formats.format import ELSEWHERE, Format, Given, inferred
 from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm
@@ -41,7 +39,7 @@ def table(config: ViTConfig) -> list[Rule]:
 
 def config_from(given: Given) -> Header:
     """Shapes say all: kernels of attention lie by heads."""
-    fields = inferred(table(ViTConfig()), given.shapes, where="the npz file")
+    fields = inferred(table(ViTConfig()), given, where="the npz file")
     config = ViTConfig.from_dict(
         fields | {"num_heads": given.shapes[QUERY][1], "activation": "gelu_tanh"}
     )
@@ -52,9 +50,6 @@ def expresses(config: ViTConfig) -> list[str]:
     """Reasons why the original code cannot compute a model."""
     other = {"representation_size": ..., "norm_eps": 1e-6, "activation": "gelu_tanh"}
     reasons = cannot(config, other, who="google-research/vision_transformer")
-    patches = math.prod(config.grid)
-    if math.isqrt(patches) ** 2 != patches:
-        reasons.append(f"image_size {config.image_size!r} (the file says only square grids)")
     return reasons
 
 

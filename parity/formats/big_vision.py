@@ -4,7 +4,6 @@ Source: `big_vision/models/vit.py` there. Its class token has no position of its
 ours is added to the token on the way out. Its GELU is the tanh approximation, its epsilon 1e-6.
 """
 
-import math
 import re
 from collections.abc import Callable
 
@@ -87,7 +86,10 @@ def config_from(is_stacked: bool) -> Callable[[Given], Header]:
         depth = kernel[0] if is_stacked else depth_of(n for n in found if "encoderblock_" in n)
         base = ViTConfig(depth=depth, class_token_position=False)
         rules = scanned(base) if is_stacked else plain(base)
-        fields = fields_of(our_shapes(lines(rules, depth), found), where="the npz file")
+        shapes = our_shapes(lines(rules, depth), found)
+        fields = fields_of(
+            shapes, where="the npz file", sizes=given.sizes, class_token_position=False
+        )
         fields |= {"num_heads": kernel[-2], "activation": "gelu_tanh"}
         if "params/pos_embedding" not in found:
             raise Unsaid(
@@ -95,10 +97,7 @@ def config_from(is_stacked: bool) -> Callable[[Given], Header]:
                 "its image size is not known: give a config with pos_embed 'sincos2d' by "
                 "model='config.json'"
             )
-        return Header(
-            config=ViTConfig.from_dict(fields | {"class_token_position": False}),
-            preprocessing=SQUASHED,
-        )
+        return Header(config=ViTConfig.from_dict(fields), preprocessing=SQUASHED)
 
     return read
 
@@ -112,9 +111,6 @@ def expresses(config: ViTConfig) -> list[str]:
     reasons = cannot(config, other, who="big_vision")
     if config.class_token and config.pool != "token":
         reasons.append(f"class_token with pool {config.pool!r} (its class token is the pool)")
-    patches = math.prod(config.grid)
-    if config.pos_embed == "learned" and math.isqrt(patches) ** 2 != patches:
-        reasons.append(f"image_size {config.image_size!r} (the file says only square grids)")
     return reasons
 
 

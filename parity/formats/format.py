@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from parity.formats.attributes import Json
 from parity.formats.table import Line, Rule, lines, our_shapes
-from vit_spec import Header, Preprocessing, ViTConfig, parameters
+from vit_spec import Header, Preprocessing, ViTConfig, get, parameters, variants
 from vit_spec.parameters import Shapes
 from vit_spec.strict_json import shown
 
@@ -42,6 +43,7 @@ class Given:
     files: Mapping[str, Json] = field(default_factory=dict)  # other JSON beside it, by file name
     metadata: Mapping[str, str] = field(default_factory=dict)
     folder: Path = Path()  # of the JSON files, for messages
+    sizes: tuple[tuple[int, int], ...] = ()  # of the image in pixels, as the user says
 
     @property
     def model_type(self) -> Any:
@@ -137,9 +139,11 @@ def needed(config: Json | None, names: Iterable[str], *, where: str) -> Json:
     return config
 
 
-def inferred(rules: list[Rule], found: Shapes, *, where: str) -> Json:
+def inferred(rules: list[Rule], given: Given, *, where: str) -> Json:
     """The fields of `ViTConfig` that shapes say: all but heads, activation, epsilon and pooling."""
-    return fields_of(our_shapes(lines(rules, depth_of(found)), found), where=where)
+    found = given.shapes
+    shapes = our_shapes(lines(rules, depth_of(found)), found)
+    return fields_of(shapes, where=where, sizes=given.sizes)
 
 
 def depth_of(names: Iterable[str]) -> int:
@@ -148,11 +152,17 @@ def depth_of(names: Iterable[str]) -> int:
     return 1 + max(numbers, default=0)
 
 
-def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = ()) -> Json:
+def fields_of(
+    shapes: Shapes,
+    *,
+    where: str,
+    sizes: Sequence[tuple[int, int]] = (),
+    class_token_position: bool = True,
+) -> Json:
     """The fields of `ViTConfig` that our names and shapes say.
 
-    The image has the first of `sizes` that has as many patches as there are positions, or it is
-    taken to be square.
+    The image has the first of `sizes` that has as many patches as there are positions. Without one
+    it is taken to be square if a variant has that size; else raises `Unsaid`.
     """
     lacking = [n for n in ("patch_embed.proj.weight", "blocks.0.mlp.fc2.weight") if n not in shapes]
     if lacking:
@@ -188,18 +198,21 @@ def fields_of(shapes: Shapes, *, where: str, sizes: Sequence[tuple[int, int]] = 
         fields["pool"] = "map"
     else:
         fields["pool"] = "token" if fields["class_token"] and not fields["fc_norm"] else "mean"
-    return fields | _positions(shapes, fields, sizes, where)
+    own = fields["class_token"] and class_token_position
+    fields |= _positions(shapes, fields, sizes, where, token=own)
+    return fields if class_token_position else fields | {"class_token_position": False}
 
 
-def head_and_image(table: Iterable[Line], found: Shapes, config: ViTConfig) -> Json:
+def head_and_image(table: Iterable[Line], given: Given, config: ViTConfig) -> Json:
     """What tensors say of the head and of the image, whose patches are those of `config`."""
     names = ("cls_token", "dist_token", "pos_embed", "head.weight", "head.bias")
-    shapes = our_shapes([line for line in table if set(line.ours) & set(names)], found)
+    shapes = our_shapes([line for line in table if set(line.ours) & set(names)], given.shapes)
     fields: Json = {"num_classes": shapes.get("head.weight", (0,))[0]}
     if fields["num_classes"]:
         fields["head_bias"] = "head.bias" in shapes
-    tokens = {"class_token": "cls_token" in shapes, "distillation_token": "dist_token" in shapes}
-    return fields | _positions(shapes, tokens | {"patch_size": config.patch_size}, (), "the file")
+    sizes = [*given.sizes, config.image_shape]
+    known = fields | {"patch_size": config.patch_size, "distillation_token": "dist_token" in shapes}
+    return fields | _positions(shapes, known, sizes, "the file", token="cls_token" in shapes)
 
 
 def _mlp(shapes: Shapes) -> str:
@@ -209,27 +222,49 @@ def _mlp(shapes: Shapes) -> str:
     return "swiglu_packed" if first == 2 * shapes["blocks.0.mlp.fc2.weight"][1] else "mlp"
 
 
-def _positions(shapes: Shapes, fields: Json, sizes: Sequence[tuple[int, int]], where: str) -> Json:
+def _positions(
+    shapes: Shapes, fields: Json, sizes: Sequence[tuple[int, int]], where: str, *, token: bool
+) -> Json:
+    """Image size and class token's position; `token`: there is one that may have a position."""
     patch = fields["patch_size"]
     p, q = (patch, patch) if isinstance(patch, int) else patch
     if "pos_embed" not in shapes:
         return {"image_size": side_or_pair(sizes[0])} if sizes else {}
-    rows, token = shapes["pos_embed"][1], bool(fields["class_token"])
-    rows -= fields["distillation_token"]
+    rows = shapes["pos_embed"][1] - fields["distillation_token"]
     for height, width in sizes:
         patches = (height // p) * (width // q)
         if patches == rows or (token and patches + 1 == rows):
             own = patches != rows
             return {"image_size": side_or_pair((height, width)), "class_token_position": own}
     own = token and math.isqrt(rows) ** 2 != rows
-    side = math.isqrt(rows - own)
-    if side * side != rows - own:
-        raise Unsaid(
-            f"{where} has {rows} positions, which are no square grid, so its image size is not "
-            f"known: give a config with image_size by model='config.json'"
-        )
-    image = side_or_pair((side * p, side * q))
-    return {"image_size": image, "class_token_position": own or not token}
+    patches = rows - own
+    if patches < 1:
+        raise ValueError(f"{where} has {shapes['pos_embed'][1]} positions, none of them a patch's")
+    side = math.isqrt(patches)
+    if side * side != patches or side * p != side * q or side * p not in usual_sides():
+        raise Unsaid(_which_grid(patches, (p, q), where), fields)
+    return {"image_size": side * p, "class_token_position": own or not token}
+
+
+@cache
+def usual_sides() -> set[int]:
+    """Sides of the square images of all variants."""
+    return {get(name).image_shape[0] for name in variants()}
+
+
+def _which_grid(patches: int, patch: tuple[int, int], where: str) -> str:
+    """Asks for the image size, which a number of patches does not say."""
+    p, q = patch
+    rows = [n for n in range(math.isqrt(patches), 0, -1) if patches % n == 0]  # the squarest first
+    grids = dict.fromkeys(grid for n in rows for grid in ((n, patches // n), (patches // n, n)))
+    sizes = [(n * p, m * q) for n, m in grids]
+    shown = ", ".join(f"{h} x {w}" for h, w in sizes[:MOST_SHOWN])
+    more = f" or {len(sizes) - MOST_SHOWN} others" if len(sizes) > MOST_SHOWN else ""
+    return (
+        f"{where} has the positions of {patches} patches of {p} x {q} pixels, which are those of "
+        f"an image of {shown}{more}, and nothing says which: give its height and width, such as "
+        f"image_size={sizes[0]}"
+    )
 
 
 def side_or_pair(size: Sequence[int]) -> int | tuple[int, int]:

@@ -27,9 +27,13 @@ def lost(header: Header, form: Format) -> list[str]:
     if reasons := form.expresses(form.held(config)):
         raise ValueError(f"{form.name} cannot hold this model: {'; '.join(reasons)}")
     given = _target(header, form)
+    remarks = []
     try:
-        again = form.config_from(given)
-        told, remarks = again.config.to_dict(), []
+        again = said(header, form)
+        told = again.config.to_dict()
+        if _image_of(form, given) != config.image_shape:
+            size = config.image_shape
+            remarks = [f"its image size is not in the file: to read it back give image_size={size}"]
     except Unsaid as error:
         untold = form.untold(given)
         again, told = None, {n: v for n, v in error.told.items() if n not in untold}
@@ -51,8 +55,19 @@ def lost(header: Header, form: Format) -> list[str]:
 
 
 def said(header: Header, form: Format) -> Header:
-    """The header that the target says by itself. Raises `Unsaid` if it does not say its model."""
-    return form.config_from(_target(header, form))
+    """The header that the target says, with the image size, by itself.
+
+    Raises `Unsaid` if it does not say its model.
+    """
+    return form.config_from(replace(_target(header, form), sizes=(header.config.image_shape,)))
+
+
+def _image_of(form: Format, given: Given) -> tuple[int, int] | None:
+    """Height and width of the images that a target says by itself, if it does."""
+    try:
+        return form.config_from(given).config.image_shape
+    except Unsaid:
+        return None
 
 
 def _target(header: Header, form: Format) -> Given:

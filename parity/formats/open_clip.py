@@ -4,6 +4,7 @@ Of a checkpoint of both towers the visual one is read, and written alone. Layer 
 1e-5 there, or what `norm_kwargs` says.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from parity.formats.attributes import (
@@ -103,9 +104,11 @@ def config_from(given: Given) -> Header:
         raise ValueError(f"pool_type {tower['pool_type']!r} of {CONFIG}: only 'tok' is known")
     norms = checked(tower["norm_kwargs"] or {}, {"eps": EPSILON}, where=where)
     unlisted(norms, ("eps",), {}, where=f"norm_kwargs of {CONFIG}")
-    width = given.shapes["visual.conv1.weight"][0]
+    width, size = given.shapes["visual.conv1.weight"][0], tower["image_size"]
+    size = (size, size) if isinstance(size, int) else (size[0], size[1])
+    stated = replace(given, sizes=(size, *given.sizes))
     fields = inferred(
-        table(ViTConfig(width=width, num_heads=1)), given.shapes, where="the open_clip file"
+        table(ViTConfig(width=width, num_heads=1)), stated, where="the open_clip file"
     )
     config = ViTConfig.from_dict(
         fields

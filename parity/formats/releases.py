@@ -81,7 +81,7 @@ def _format(
         shapes = given.shapes
         gated = "blocks.0.mlp.w12.weight" in shapes
         widest = ViTConfig(mlp="swiglu_packed", activation="silu") if gated else ViTConfig()
-        fields = inferred(table(widest), shapes, where=f"the {name} file")
+        fields = inferred(table(widest), given, where=f"the {name} file")
         model = as_published(name, known, fields, UNTOLD)
         fields |= {"num_heads": get(model).num_heads, **resampling(shapes)}
         return Header(config=ViTConfig.from_dict(fields), preprocessing=preprocessing)

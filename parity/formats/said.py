@@ -1,6 +1,5 @@
 """What a checkpoint says of itself, and what `model=` says: neither overrules the other."""
 
-import contextlib
 import math
 import os
 from collections.abc import Iterable
@@ -13,7 +12,6 @@ from parity.containers.files import BrokenFile, broken
 from parity.formats.format import RESAMPLED, Format, Given, Json, Unsaid, head_and_image
 from parity.formats.table import Line, Rule, lines
 from vit_spec import Header, Preprocessing, ViTConfig, checkpoint
-from vit_spec.parameters import Shapes
 from vit_spec.published import published_preprocessing, same_tensors
 from vit_spec.strict_json import shown
 from vit_spec.variants import full_name, get, get_if_no_path
@@ -58,28 +56,31 @@ def named(name: str) -> Named:
     return Named(full_name(name), config)
 
 
-def of_ours(path: Path, model: Model) -> tuple[Header, list[str]]:
+def of_ours(
+    path: Path, model: Model, sizes: tuple[tuple[int, int], ...] = ()
+) -> tuple[Header, list[str]]:
     """The header of a checkpoint of ours, or `model` of tensors alone; notes as of `settled`."""
     file = checkpoint.weights_file(path)
     if os.path.lexists(path / checkpoint.CONFIG) or "vitwin" in checkpoint.metadata(file):
         header = checkpoint.read_header(path)
         checkpoint.check_embedded(path, header)
-        return agreed(header, model, where=str(path)), []
+        return agreed(header, model, sizes, where=str(path)), []
     if model is None:
         raise Unsaid(
             f"{path} does not say which model it is: give model='B/16', the name of a variant, "
             "or model='config.json', the path of a config"
         )
     if isinstance(model, Header):
-        return model, []
+        return agreed(model, None, sizes, where=str(path)), []
     if isinstance(model, Named):
         shapes = {name: shape for name, (_, shape) in checkpoint.tensor_shapes(path).items()}
         table = lines([Rule(name, name) for name in shapes], 1)
-        config = _followed(model.config, table, shapes, {})
+        config = _followed(model.config, table, Given(shapes=shapes, sizes=sizes), {})
         header = Header(config=config, preprocessing=published_preprocessing(model.name))
-        return header, [assumed(f"as in the published {model.name}", facts_of_images(header))]
-    header = Header(config=model)
-    return header, [assumed("as in the original ViT", facts_of_images(header))]
+        like = f"as in the published {model.name}"
+    else:
+        header, like = Header(config=model), "as in the original ViT"
+    return agreed(header, None, sizes, where=str(path)), [assumed(like, facts_of_images(header))]
 
 
 def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[Header, list[str]]:
@@ -88,6 +89,11 @@ def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[He
     Raises `Unsaid` if neither it nor `model` says which model it is, and `ValueError` with all
     fields in which they contradict each other.
     """
+    header, notes = _settled(form, given, model, where=where)
+    return agreed(header, None, given.sizes, where=where), notes
+
+
+def _settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[Header, list[str]]:
     try:
         said = _own(form, given, where=where)
         told = said.config.to_dict()
@@ -106,7 +112,7 @@ def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[He
     if isinstance(model, Named):
         heads = (config.replace(num_classes=count) for count in (0, 1))  # names depend on it
         table = [line for each in heads for line in lines(form.table(each), config.depth)]
-        config = _followed(config, table, given.shapes, told)
+        config = _followed(config, table, given, told)
     own = model if isinstance(model, Header) else None
     header = Header(
         config=config,
@@ -142,10 +148,17 @@ def _own(form: Format, given: Given, *, where: str) -> Header:
         ) from error
 
 
-def agreed(own: Header, model: Model, *, where: str) -> Header:
-    """The header of a checkpoint of ours. Raises `ValueError` if `model` contradicts it."""
+def agreed(
+    own: Header, model: Model, sizes: tuple[tuple[int, int], ...] = (), *, where: str
+) -> Header:
+    """The header of a checkpoint. Raises `ValueError` if `model` or `sizes` contradict it."""
     if model is not None:
         _agreeing(model, own.config.to_dict(), own.preprocessing, own.labels, where=where)
+    if odd := [size for size in sizes if size != own.config.image_shape]:
+        raise ValueError(
+            f"{where} is of images of {own.config.image_size!r}, which image_size={odd[0]!r} is "
+            "not: leave it out, or give the one that its positions are of"
+        )
     return own
 
 
@@ -219,12 +232,16 @@ def _agreeing(
     return config
 
 
-def _followed(config: ViTConfig, table: Iterable[Line], found: Shapes, told: Json) -> ViTConfig:
+def _followed(config: ViTConfig, table: Iterable[Line], given: Given, told: Json) -> ViTConfig:
     """A variant with the head and the image size that the source says, or that its tensors show."""
     seen = told
     if not told.keys() >= set(FOLLOWED):
-        with contextlib.suppress(ValueError, IndexError):  # of another model: listed later
-            seen = head_and_image(table, found, config) | told
+        try:
+            seen = head_and_image(table, given, config) | told
+        except Unsaid:
+            raise
+        except (ValueError, IndexError):  # of another model: listed later
+            pass
     return config.replace(**{name: seen[name] for name in FOLLOWED if name in seen})
 
 

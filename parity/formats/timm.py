@@ -117,6 +117,7 @@ def config_from(given: Given) -> Header:
     arguments = checked(config.get("model_args", {}), KINDS, where=where)
     stated = [arguments.get("img_size"), pretrained.get("input_size", ())[1:]]
     sizes = [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in stated if s]
+    sizes += given.sizes
     unlisted(
         arguments, {*ARGUMENTS, "global_pool", "act_layer"}, IGNORED, where="timm's model_args"
     )

@@ -46,7 +46,7 @@ def table(config: ViTConfig) -> list[Rule]:
 
 def config_from(given: Given) -> Header:
     """Shapes say all but the heads, which are those of the published models."""
-    fields = inferred(table(ViTConfig()), given.shapes, where="the torchvision file")
+    fields = inferred(table(ViTConfig()), given, where="the torchvision file")
     fields["num_heads"] = get(as_published("torchvision", PUBLISHED, fields, UNTOLD)).num_heads
     return Header(config=ViTConfig.from_dict(fields), preprocessing=IMAGENET)
 

@@ -150,6 +150,56 @@ def test_a_variants_name_says_how_its_images_are_prepared(name, kind, bare, tmp_
     )
 
 
+STRIP = DEIT.replace(image_size=(48, 192))  # 3 x 12 patches, as many as of 96 x 96
+
+
+@pytest.mark.parametrize("format", ["deit", "augreg", "big_vision"])
+def test_positions_of_several_grids_ask_for_the_image_size(format, tmp_path, capsys):
+    config = STRIP.replace(activation="gelu" if format == "deit" else "gelu_tanh")
+    file = tmp_path / ("x.pth" if format == "deit" else "x.npz")
+    command = ["convert", str(saved(config, tmp_path)), str(file), "--to", format, "--no-verify"]
+    assert main(command) == 0
+    note = "its image size is not in the file: to read it back give --image-size 48 192"
+    assert note in capsys.readouterr().out
+    back = ["convert", str(file), str(tmp_path / "y"), "--no-verify"]
+    assert main(back) == 2
+    error = capsys.readouterr().err
+    assert "36 patches of 16 x 16 pixels, which are those of an image of 96 x 96, 64 x 144" in error
+    assert error.endswith("give its height and width, such as --image-size 96 96\n")
+    assert main([*back, "--image-size", "48", "192"]) == 0
+    found = read_certificate(tmp_path / "y")
+    assert found["image_size"] == found["config"]["image_size"] == [48, 192]
+    assert parity.verify(tmp_path / "y").passed
+    assert parity.read(file, image_size=(48, 192))[0].config.grid == (3, 12)
+    assert main([*back[:2], str(tmp_path / "z"), "--image-size", "64"]) == 2
+    assert "give its height and width" in capsys.readouterr().err
+
+
+def test_outputs_of_a_rectangle_are_compared_where_its_size_is_not_in_the_file(tmp_path):
+    config = TINY.replace(image_size=(24, 96), activation="gelu_tanh")
+    file = parity.convert(
+        saved(config, tmp_path), tmp_path / "x.npz", target="big_vision", verify=True
+    )
+    found = read_certificate(file)["outputs"]
+    assert found["verdict"] == "PASS" and found["folded"] and found["size"] == "24x96"
+
+
+def test_an_image_size_that_contradicts_the_source_is_refused(bare, tmp_path):
+    ours = saved(TINY, tmp_path)
+    for source in (ours, parity.convert(ours, tmp_path / "x", target="timm")):
+        with pytest.raises(ValueError, match=r"is of images of 32, which image_size=\(16, 64\) is"):
+            parity.convert(source, tmp_path / "y", image_size=(16, 64))
+    with pytest.raises(ValueError, match=r"image_size=\(1, 2, 3\) must be a height and a width"):
+        parity.convert(bare, tmp_path / "y", image_size=(1, 2, 3))
+
+
+def test_a_published_image_size_decides_between_grids(tmp_path):
+    config = DEIT.replace(image_size=224)
+    file = parity.convert(saved(config, tmp_path), tmp_path / "x.pth", target="deit")
+    assert parity.read(file)[0].config.image_size == 224
+    assert parity.read(file, model=NAME)[0].config.image_size == 224
+
+
 PUBLISHED = {
     "deit": "deit_base_distilled_patch16_224", "deit3": "deit3_huge_patch14_224",
     "mae": "vit_huge_patch14_224.mae", "dino": "vit_small_patch8_224",
