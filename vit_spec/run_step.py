@@ -7,13 +7,14 @@ digest: the header of the model, and a digest of each array.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vit_spec import strict_json
 from vit_spec.checkpoint import Header
 from vit_spec.layout import torch_name
+from vit_spec.links import leads_out
 from vit_spec.parameters import Shapes, check_shapes, check_size, parameters
 from vit_spec.strict_json import shown
 
@@ -30,8 +31,25 @@ class DamageError(ValueError):
 
 
 def is_step(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is one step of a run."""
-    return (Path(path) / STATE).is_dir() and (Path(path) / SEAL).is_file()
+    """Whether `path` is one step of a run; `check_files` says whether it can be read."""
+    return (Path(path) / STATE).is_dir() and os.path.lexists(Path(path) / SEAL)
+
+
+def check_files(path: str | os.PathLike[str]) -> None:
+    """Raises `DamageError` for what in a step is no file and no folder, or lies elsewhere.
+
+    A reader would wait for a pipe for ever, and take any file of the disk for a part of the model.
+    """
+    for place in Path(path).rglob("*"):
+        if leads_out(place):
+            raise DamageError(
+                f"{place}: it is a link that leads out of its folder; do not use it; or put the "
+                "file itself into the folder"
+            )
+        if not (place.is_file() or place.is_dir()):
+            raise DamageError(
+                f"{place}: it is neither a file nor a folder; remove it, or take another step"
+            )
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +86,7 @@ def header_in(run: Mapping[str, Any], path: str | os.PathLike[str]) -> Header:
     return Header.from_json(json.dumps(run["header"]), where=str(path))
 
 
-def digests_in(run: Mapping[str, Any], path: Path, part: str, names: Mapping[str, Any]) -> Any:
+def digests_in(run: Mapping[str, Any], path: Path, part: str, names: Iterable[str]) -> Any:
     """The digest of each array of `part`, by the array's name. Raises `DamageError` without one."""
     found = {name: run["digests"].get(f".{part}[{name!r}]") for name in names}
     if bare := [name for name, digest in found.items() if digest is None]:

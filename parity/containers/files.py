@@ -13,6 +13,7 @@ import numpy as np
 
 from parity.containers.info import DTYPES, Info
 from vit_spec import strict_json
+from vit_spec.links import leads_out
 from vit_spec.strict_json import LIMIT
 
 AGAIN = "it is damaged or cut short: copy, download or convert it again"
@@ -58,19 +59,11 @@ def beside(path: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any] | None:
 
 def check_link(path: Path) -> None:
     """Raises `BrokenFile` for a link that leads out of its folder."""
-    if not Path(os.path.realpath(path)).is_relative_to(root_of(path.parent)):  # a loop is in it
+    if leads_out(path):
         raise broken(
             path, "it is a link that leads out of its folder",
             "do not use it; or put the file itself into the folder",
         )  # fmt: skip
-
-
-def root_of(folder: Path) -> Path:
-    """Where the files of a folder may lie: in it, or in huggingface_hub's cache of a repository."""
-    for parent in folder.absolute().parents:
-        if parent.name == "snapshots" and (parent.parent / "blobs").is_dir():
-            return parent.parent.resolve()
-    return folder.resolve()
 
 
 class File:

@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from parity.containers.container import Container
-from parity.containers.files import File, broken, parsed, reading, root_of
+from parity.containers.files import File, broken, parsed, reading
 from parity.containers.info import MOST_TENSORS
 from parity.containers.names import INDEX
+from vit_spec.links import root_of
 from vit_spec.strict_json import LIMIT, shown
 
 MOST_SHARDS = 512

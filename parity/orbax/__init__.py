@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.containers.files import BrokenFile, broken, check_link
+from parity.containers.files import BrokenFile
 from parity.containers.info import DTYPES
 from parity.orbax.writing import write
 from vit_spec import Header
@@ -21,6 +21,7 @@ from vit_spec.run_step import (
     STATE,
     DamageError,
     check_arrays,
+    check_files,
     digests_in,
     header_in,
     is_step,
@@ -108,12 +109,8 @@ def _check(path: Path) -> None:
             f"{path} is no step of a training run, which has the folders state and run: give "
             "RUN/checkpoints/STEP"
         )
-    for place in path.rglob("*"):
-        check_link(place)
-        if not (place.is_file() or place.is_dir()):  # a reader would wait for a pipe
-            raise broken(
-                place, "it is neither a file nor a folder", "remove it, or take another step"
-            )
+    with _damage():
+        check_files(path)
 
 
 def _taken(part: str, others: Sequence[str]) -> str:

@@ -16,7 +16,10 @@ ALLOWED = {
         "google",  # protobuf's errors
         "torch",  # its resizing, when asked for
     },
-    "vit_jax": {"vit_spec", "numpy", "jax", "flax", "optax", "orbax", "tensorboardX", "tqdm"},
+    "vit_jax": {
+        *("vit_spec", "numpy", "jax", "flax", "optax", "orbax", "tensorboardX", "tqdm"),
+        "tensorstore",  # Orbax's own
+    },
     "vit_torch": {"vit_spec", "numpy", "torch", "ml_dtypes"},
     "parity": {
         *("vit_spec", "vit_jax", "vit_torch", "numpy", "ml_dtypes", "jax", "flax", "optax"),
