@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from vit_spec import strict_json
 from vit_spec.config import ViTConfig
 from vit_spec.layout import State
+from vit_spec.others import check_kind, of_config
 from vit_spec.parameters import check_shapes, check_size, parameters
 from vit_spec.preprocessing import Preprocessing
 from vit_spec.strict_json import shown
@@ -59,12 +60,7 @@ class Header:
         except ValueError as error:
             raise ValueError(f"{where} {error}: it is not a vitwin checkpoint") from error
         if content.get("format") != FORMAT:
-            raise ValueError(
-                f"{where} has format {shown(content.get('format'))}, not {FORMAT!r}: it is not a "
-                "vitwin checkpoint, whose config.json is the text of vit_spec.Header(config="
-                "vit_spec.ViTConfig(...)).to_json(); one of another library becomes it by `parity "
-                "convert SRC DST`"
-            )
+            raise ValueError(f"{where} {of_config(content, FORMAT)}")
         entries = {"config": dict, "family": str, "preprocessing": dict}
         for name, kind in entries.items():
             if name not in content:
@@ -95,7 +91,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         file = path / CONFIG
         if not os.path.lexists(file):
             raise FileNotFoundError(
-                f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory"
+                f"{path} has no {CONFIG}: it is not a vitwin checkpoint directory; convert a "
+                "checkpoint of another library with `parity convert SRC DST`"
             )
         return Header.from_json(_text(file), where=str(file))
     if path.suffix == ".json":
@@ -192,6 +189,7 @@ def metadata(file: str | os.PathLike[str]) -> dict[str, str]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist")
     size = file.stat().st_size
+    check_kind(file)
     try:
         with file.open("rb") as opened:  # `safe_open` would map all of the file
             length = int.from_bytes(opened.read(8), "little")

@@ -1,10 +1,13 @@
 """The checkpoint that both twins share: every bit, and a clear word on everything broken."""
 
+import json
 import os
+import pickle
 
 import jax
 import numpy as np
 import pytest
+import torch
 
 import vit_jax
 import vit_torch
@@ -119,3 +122,44 @@ def test_a_model_that_does_not_fit_its_config_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="missing  head.bias"):
         checkpoint.write(tmp_path / "m", Header(config=TINY), broken)
     assert not (tmp_path / "m").exists()
+
+
+def torch_file(path, *, zipped):
+    torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=zipped)
+
+
+OTHERS = {
+    "torch": (lambda p: torch_file(p, zipped=True), r"is a PyTorch file \(a zip archive\)"),
+    "old torch": (lambda p: torch_file(p, zipped=False), r"is a PyTorch file \(a pickle\)"),
+    "npz": (lambda p: np.savez(p, a=np.zeros(3)), r"is a NumPy archive \(.npz\)"),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "is a pickle"),
+}
+
+
+@pytest.mark.parametrize(("write", "kind"), OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("load", [vit_jax.load, vit_torch.load], ids=["jax", "torch"])
+def test_a_file_of_another_kind_is_named_with_the_command_to_type(load, write, kind, tmp_path):
+    file = tmp_path / "x.npz"
+    write(file)
+    with pytest.raises(
+        ValueError, match=f"x.npz {kind}, not safetensors: .*`parity convert {file}"
+    ):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("said", "library"),
+    [
+        (
+            {"architecture": "vit_small_patch16_224"},
+            r"timm \(architecture 'vit_small_patch16_224'\)",
+        ),
+        ({"model_type": "vit", "format": "x"}, r"transformers \(model_type 'vit'\)"),
+        ({"model_cfg": {"embed_dim": 512}}, r"open_clip \(model_cfg \{'embed_dim': 512\}\)"),
+    ],
+    ids=["timm", "transformers", "open_clip"],
+)
+def test_a_folder_of_another_library_is_named_with_the_command_to_type(saved, said, library):
+    (saved / "config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=rf"is of {library}, not .*`parity convert SRC DST`"):
+        vit_jax.load(saved)
