@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from parity import conversion_outputs as outputs
 from parity.arguments import parser
@@ -21,6 +22,7 @@ from parity.inspection import inspect
 from parity.memory import return_freed_memory
 from parity.verify import verify
 from vit_spec import count_parameters, get, variants
+from vit_spec.names import plain, printable
 from vit_spec.variants import ALIASES
 
 MISMATCH, USAGE, TERMINATED = 1, 2, 143
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return getattr(options, "code", 0)
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"parity: {_message(error)}", file=sys.stderr)
+        _print(f"parity: {_message(error)}", sys.stderr)
         return MISMATCH if isinstance(error, outputs.Disagreement) else USAGE
     except Exception:  # a fault of this program, which is no mismatch
         traceback.print_exc()
@@ -50,6 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("parity: interrupted; nothing half-written was left", file=sys.stderr)
         return 130
+
+
+def _print(text: object, file: TextIO | None = None) -> None:
+    """Prints lines that may have names and texts of files in them."""
+    print(printable(text, lines=True), file=file)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -78,10 +85,10 @@ def _check(options: argparse.Namespace) -> int:
         write_text(options.json, to_json(record))
     if options.html:
         write_text(options.html, html(report, certificate=record))
-    print(render(report))
+    _print(render(report))
     for what, path in (("certificate", options.json), ("page", options.html)):
         if path:
-            print(f"{what}: {path}")
+            _print(f"{what}: {path}")
     return options.code
 
 
@@ -91,7 +98,7 @@ def _verify(options: argparse.Namespace) -> int:
     with Progress(sys.stderr) as show:
         verification = verify(options.certificate, options.model, options.against, progress=show)
     options.code = 0 if verification.passed else MISMATCH
-    print(verification)
+    _print(verification)
     return options.code
 
 
@@ -104,7 +111,7 @@ def _diagnose(options: argparse.Namespace) -> int:
         show("both models")
         found = diagnose(options.model, options.twin, level=options.level)
     options.code = MISMATCH if found.location or found.causes or found.unexplained else 0
-    print(render_diagnosis(found))
+    _print(render_diagnosis(found))
     return options.code
 
 
@@ -118,14 +125,14 @@ def _mutants(options: argparse.Namespace) -> int:
     if not chosen and options.only:
         raise ValueError(f"no bug has {options.only!r} in its name: see `parity mutants --list`")
     if options.list:
-        print("\n".join(f"{bug.group:13}  {bug.name}" for bug in chosen))
+        _print("\n".join(f"{bug.group:13}  {bug.name}" for bug in chosen))
         return 0
     with Progress(sys.stderr) as show:
         scores = run.measure(chosen, seeds=options.seeds, progress=show)
     options.code = 0 if scores.passed else MISMATCH
     if options.json:
         write_text(options.json, json.dumps(table.to_json(scores), indent=2) + "\n")
-    print(table.render(scores))
+    _print(table.render(scores))
     return options.code
 
 
@@ -134,7 +141,7 @@ def _convert(options: argparse.Namespace) -> int:
 
     def note(text: str) -> None:
         notes.append(text)
-        print(f"note: {_flags(text)}")
+        _print(f"note: {_flags(text)}")
 
     written, record = converted(
         options.src,
@@ -148,13 +155,13 @@ def _convert(options: argparse.Namespace) -> int:
         verify=options.verify,
         note=note,
     )
-    print(f"wrote {written}")
+    _print(f"wrote {written}")
     if record:
-        print(outputs.text(record["outputs"]))
+        _print(outputs.text(record["outputs"]))
     for remark in record.get("remarks", [])[len(notes) :]:
-        print(f"note: {_flags(remark)}")
+        _print(f"note: {_flags(remark)}")
     if options.certificate:
-        print(f"certificate: {beside(written)}")
+        _print(f"certificate: {beside(written)}")
     return 0
 
 
@@ -171,45 +178,48 @@ def _inspect(options: argparse.Namespace) -> int:
     summary = inspect(options.path)
     total = sum(math.prod(shape) for _, shape in summary.tensors.values())
     dtypes = ", ".join(dict.fromkeys(dtype for dtype, _ in summary.tensors.values()))
-    print(
+    _print(
         f"{summary.path}: {summary.format}, {len(summary.tensors)} tensors, {total:,} "
         f"values, {dtypes}"
     )
     if summary.header:
         fields = summary.header.config.to_dict()
-        print("\nconfig (family " + summary.header.family + ")")
-        print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
+        _print(f"\nconfig (family {plain(summary.header.family)})")
+        _print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
     else:
-        print("\nno config in the file")
+        _print("\nno config in the file")
     for note in summary.notes:
-        print(f"\nnote: {_flags(note)}")
+        _print(f"\nnote: {_flags(note)}")
     if summary.optim is not None:
-        print(f"\ntraining state after step {summary.step:,} of {summary.optim.total_steps:,}")
+        _print(f"\ntraining state after step {summary.step:,} of {summary.optim.total_steps:,}")
         fields = dataclasses.asdict(summary.optim)
-        print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
-    print("\ntensors")
-    width = max((len(name) for name in summary.tensors), default=0)
-    for name, (dtype, shape) in summary.tensors.items():
-        print(f"  {name:{width}}  {dtype:8} {' x '.join(map(str, shape)) or 'scalar'}")
+        _print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
+    _print("\ntensors")
+    tensors = {plain(name): about for name, about in summary.tensors.items()}
+    width = max(map(len, tensors), default=0)
+    for name, (dtype, shape) in tensors.items():
+        _print(f"  {name:{width}}  {dtype:8} {' x '.join(map(str, shape)) or 'scalar'}")
+    if summary.problem:
+        raise ValueError(summary.problem)
     return 0
 
 
 def _formats(options: argparse.Namespace) -> int:
     width = max(map(len, FORMATS))
-    print("\n".join(f"{name:{width}}  {about}" for name, about in FORMATS.items()))
+    _print("\n".join(f"{name:{width}}  {about}" for name, about in FORMATS.items()))
     return 0
 
 
 def _variants(options: argparse.Namespace) -> int:
     aliases = {full: alias for alias, full in ALIASES.items()}
-    print(
+    _print(
         f"{'name':44} {'alias':12} {'width':>5} {'depth':>5} {'heads':>5} {'mlp':>5} "
         f"{'parameters':>15}"
     )
     for name in variants():
         config = get(name)
         alias = aliases.get(name, "")
-        print(
+        _print(
             f"{name:44} {alias:12} {config.width:5} {config.depth:5} {config.num_heads:5} "
             f"{config.mlp_width:5} {count_parameters(config):15,}"
         )

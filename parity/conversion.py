@@ -18,6 +18,7 @@ from parity.environment import now, versions
 from parity.formats import FOREIGN
 from parity.formats.kept import lost
 from vit_spec import Header, training_state
+from vit_spec.names import plain
 from vit_spec.training_state import digest
 
 PACKAGES = ("numpy", "ml_dtypes", "safetensors")
@@ -90,7 +91,7 @@ def remarks(src: Path, formats: tuple[str, str], header: Header, *, training: bo
     if unread := foreign.ignored(src, source):
         found.append(
             f"{len(unread)} tensors of the source are no part of the model and stay behind: "
-            + ", ".join(unread[:3])
+            + ", ".join(map(plain, unread[:3]))
             + (", ..." if len(unread) > 3 else "")
         )
     if not training and training_state.has_training(src):
@@ -198,7 +199,7 @@ def differences(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) 
 def some(problems: list[str]) -> str:
     """The first few, and how many more there are."""
     more = f"; and {len(problems) - LIMIT} more" if len(problems) > LIMIT else ""
-    return "; ".join(problems[:LIMIT]) + more
+    return "; ".join(map(plain, problems[:LIMIT])) + more
 
 
 def file_of(path: Path, part: str) -> Path:

@@ -20,6 +20,7 @@ from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widen
 from parity.formats.said import Model, agreed, of_ours, settled
 from parity.formats.table import their_shapes
 from vit_spec import Header, checkpoint, parameters, training_state
+from vit_spec.names import plain
 from vit_spec.parameters import Shapes, check_shapes, check_size
 from vit_spec.strict_json import shown
 
@@ -57,7 +58,7 @@ def tell(path: Path) -> str:
     if len(found) == 1:
         return found[0]
     what = f"is any of {', '.join(found)}" if found else "has no known format"
-    names = ", ".join(list(given.shapes)[:3])
+    names = ", ".join(map(plain, list(given.shapes)[:3]))
     raise ValueError(
         f"{path} {what} (its tensors are {names}, ...): say which, such as "
         f"source={(found or list(FOREIGN))[0]!r}; formats: {', '.join([*OURS, *FOREIGN])}"

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from parity.report import Gap
+from vit_spec.names import printable
 
 
 def text(value: object) -> str:
-    """Escaped for elements and attributes; what UTF-8 or HTML cannot hold becomes a mark."""
-    clean = str(value).encode("utf-8", "replace").decode("utf-8")
-    return escape("".join(c if c >= " " or c in "\n\t" else "\ufffd" for c in clean))
+    """Escaped for elements and attributes, and what is not printable as in Python's source."""
+    return escape(printable(value, lines=True))
 
 
 def number(value: float) -> str:

@@ -15,6 +15,7 @@ from vit_jax.functional import split
 from vit_spec import Header, Preprocessing
 from vit_spec.finetuning import fit
 from vit_spec.layout import to_jax_layout, to_torch_layout
+from vit_spec.names import printable
 
 
 def initial_params(
@@ -61,4 +62,4 @@ def open_teacher(
 
 
 def _noted(text: str) -> None:
-    print(f"note: {text}")
+    print(f"note: {printable(text, lines=True)}")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from vit_spec.config import ViTConfig
+from vit_spec.names import plain
 from vit_spec.strict_json import shown
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -94,7 +95,7 @@ def check_shapes(
     With `dtypes`, by the names of `found`, also every one that is not of floating point.
     """
     missing = [f"  missing  {name} {expected[name]}" for name in expected if name not in found]
-    extra = [f"  extra    {_shown(name)} {found[name]}" for name in found if name not in expected]
+    extra = [f"  extra    {plain(name)} {found[name]}" for name in found if name not in expected]
     wrong = [
         f"  shape    {name} is {found[name]}, must be {shape}"
         for name, shape in expected.items()
@@ -115,11 +116,6 @@ def check_shapes(
             + "\nUse the config that the tensors were trained with"
             + (", and cast them to floating point." if kinds else ".")
         )  # fmt: skip
-
-
-def _shown(name: str) -> str:
-    """A name from a file: printable and short."""
-    return name if name.isprintable() and len(name) <= 200 else shown(name)
 
 
 def _block(c: ViTConfig, name: str) -> Shapes:

@@ -15,6 +15,7 @@ from parity.containers.safetensors_file import SafetensorsFile
 from parity.containers.shards import Shards
 from parity.containers.torch_file import LEGACY, TorchFile
 from parity.containers.zip_directory import members
+from vit_spec.names import plain
 from vit_spec.strict_json import shown
 
 SHOWN = 6  # names that a message lists
@@ -126,7 +127,7 @@ def _file_of(folder: Path) -> Path:
             f"{folder} has no {CANDIDATES[0]} nor another file of tensors: {GIVE}, or one step of "
             "a run, RUN/checkpoints/STEP"
         )
-    names = ", ".join(p.name for p in found[:SHOWN])
+    names = ", ".join(plain(p.name) for p in found[:SHOWN])
     names += f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     raise ValueError(f"{folder} has {len(found)} files of tensors ({names}): give one of them")
 

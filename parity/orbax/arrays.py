@@ -18,6 +18,7 @@ from parity.orbax.digests import digest
 from parity.orbax.metadata import MOST_ZARRAY, ZARRAY, Declared, read_declared, read_metadata
 from parity.orbax.places import MANIFEST, Files, Tree
 from parity.orbax.zstandard import HEAD, fits
+from vit_spec.names import printable
 from vit_spec.strict_json import shown
 
 MOST_CHUNKS = 100_000
@@ -111,5 +112,4 @@ def _context() -> Any:
 
 def _said_by(error: Exception) -> str:
     """The first line of TensorStore's message, printable and short."""
-    text = f"{type(error).__name__}: {error}".split("\n")[0]
-    return "".join(c if c.isprintable() else "?" for c in text)[:300]
+    return printable(f"{type(error).__name__}: {error}".split("\n")[0])[:300]
