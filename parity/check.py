@@ -1,12 +1,14 @@
 """`check`: is a JAX model the same function as a PyTorch model, and does it train the same?"""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from parity.diagnosis.diagnose import explain_pair
+from parity.diagnosis.finite import overflow
 from parity.environment import environment, models, now
 from parity.findings import Diagnosis
 from parity.gaps import over_steps, practice, proof, same_bits
@@ -142,21 +144,25 @@ def check_pair(
         run.progress("what failed")
         known = level if optim is None else min(level, "gradients", key=LEVELS.index)
         diagnosis = explain_pair(pair, level=known, steps=steps)
-        report = replace(report, diagnosis=_with_precision(diagnosis, report))
+        report = replace(report, diagnosis=_with_precision(diagnosis, report, pair))
     seconds = time.perf_counter() - start
     return replace(report, seconds=seconds, peak_bytes=peak_bytes(), date=now())
 
 
-def _with_precision(diagnosis: Diagnosis, report: Report) -> Diagnosis:
+def _with_precision(diagnosis: Diagnosis, report: Report, pair: Pair) -> Diagnosis:
     """A note where float64 has no fault: the arithmetic of a coarser type is to blame."""
     coarse = [gap for gap in report.failures if gap.dtype != "float64" and gap.note]
     if diagnosis.causes or diagnosis.unexplained or len(coarse) < len(report.failures):
         return diagnosis
     first = coarse[0]
-    note = (
-        f"in float64 both sides agree; in {first.dtype} {first.name} does not ({first.note}): the "
-        f"arithmetic of the side that is further away loses digits"
-    )
+    agree, what = "in float64 both sides agree", f"{first.name} does not ({first.note})"
+    if math.isfinite(first.gap):
+        why = f"{what}: the arithmetic of the side that is further away loses digits"
+    elif where := overflow(pair, first.dtype):
+        why = where
+    else:
+        why = what
+    note = f"{agree}; in {first.dtype} {why}"
     return replace(diagnosis, notes=(*diagnosis.notes, note))
 
 

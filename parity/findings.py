@@ -1,5 +1,6 @@
 """What a diagnosis found, as values. `parity.render` and `parity.html` turn them into text."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -16,17 +17,23 @@ class Location:
     reached: str = ""  # the first of them that already gets another input
 
     def __str__(self) -> str:
-        text = f"first difference: {self.first}, gap {self.gap:.1e} (bound {self.bound:.1e})"
+        gap = f"gap {self.gap:.1e} (bound {self.bound:.1e})"
         if not self.culprit:
-            return f"{text}; no module differs when fed the same input"
-        own = f"fed the same input, {self.culprit} itself differs by {self.own_gap:.1e}"
-        if self.first not in (self.culprit, "output") and self.culprit:
-            own = f"{self.first} only inherits it: {own}"
+            return f"first difference: {self.first}, {gap}; given equal inputs, no module differs"
+        own = f"given equal inputs, {self.culprit}"
+        itself = self.first in (self.culprit, "output")
+        if itself:
+            start = f"first difference: {self.first}, {gap}; {own}"
+        else:
+            start = f"{self.first} is the first point that differs, {gap}, but not the cause: {own}"
         if self.reached:
-            own += f", already before {self.reached}: look at what that one is given"
-        elif self.sound:
-            own += f", while its parts agree ({', '.join(self.sound)}): look between them"
-        return f"{text}; {own}"
+            before = f"{start} already differs before {self.reached}"
+            return f"{before}. Look between {self.culprit}'s input and {self.reached}"
+        start += " itself differs" if itself else " differs"
+        start += f" by {self.own_gap:.1e}" if math.isfinite(self.own_gap) else ""
+        if self.sound:
+            start += f", while its parts agree ({listed(self.sound)}). Look between them"
+        return start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +70,12 @@ def claim(what: str, jax: str, torch: str) -> str:
     return f"{what}: JAX {jax}, PyTorch {torch}"
 
 
+def listed(names: tuple[str, ...], few: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - few:,} more" if len(names) > few else ""
+    return ", ".join(names[:few]) + more
+
+
 def plural(count: int, thing: str) -> str:
     """`1 place`, `2 places`."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
@@ -70,7 +83,7 @@ def plural(count: int, thing: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A hypothesis that does not explain a gap."""
+    """A hypothesis that does not explain a gap, but most of it."""
 
     place: str
     hypothesis: str
@@ -80,6 +93,14 @@ class Attempt:
         return f"{self.place}: {self.hypothesis}: residual {self.residual:.1e}"
 
 
+NEAR = 0.1
+
+
+def is_near(residual: float, gap: float) -> bool:
+    """Whether a hypothesis that leaves `residual` of a gap explains most of it."""
+    return residual <= NEAR * min(gap, 1.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """Where two sides differ and why, as far as the catalogue knows."""
@@ -87,7 +108,7 @@ class Diagnosis:
     location: Location | None = None  # None: nothing differs, or no module could be compared
     causes: tuple[Cause, ...] = ()  # in the order of execution; each with a residual within bounds
     unexplained: tuple[str, ...] = ()  # places that differ and that no hypothesis explains
-    ruled_out: tuple[Attempt, ...] = ()  # best hypotheses at those places, nearest first
+    ruled_out: tuple[Attempt, ...] = ()  # hypotheses that come near there, nearest first
     notes: tuple[str, ...] = ()
 
     @property

@@ -1,5 +1,6 @@
 """A report as text for a terminal."""
 
+import math
 from typing import Any
 
 from parity.findings import Diagnosis
@@ -107,6 +108,8 @@ def _why(gap: Gap) -> str:
             "zero on both sides, which proves nothing: is the head still untrained? "
             "Check a config, or a model with random weights, instead"
         )
+    if not math.isfinite(gap.gap) and gap.note:
+        return gap.note
     return f"gap {gap.gap:.1e}, bound {gap.bound:.1e}" + (f"  ({gap.note})" if gap.note else "")
 
 

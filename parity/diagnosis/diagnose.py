@@ -7,6 +7,7 @@ from typing import Any
 
 from parity.diagnosis import functions
 from parity.diagnosis.embedding import of_images, of_norm_pre, of_tokens
+from parity.diagnosis.finite import broken
 from parity.diagnosis.localize import Localizer
 from parity.diagnosis.modules import of_modules
 from parity.diagnosis.segments import (
@@ -20,8 +21,8 @@ from parity.diagnosis.segments import (
 from parity.diagnosis.trace import Trace, gap_of, make_trace
 from parity.diagnosis.training import explain_training
 from parity.diagnosis.vision import of_attention, of_gates, of_heads, of_pooling, of_residuals
-from parity.diagnosis.weights import not_finite, of_weights
-from parity.findings import Attempt, Cause, Diagnosis
+from parity.diagnosis.weights import FEW, Unknown, not_finite, of_weights
+from parity.findings import Attempt, Cause, Diagnosis, plural
 from parity.report import LEVELS
 from parity.structures import is_float, only_image, tensor
 from parity.tolerance import proof_bound
@@ -85,12 +86,17 @@ class _Explanation:
             self.notes.append(f"{name}: {text}; what is computed from it cannot be compared")
             for state in (ours, theirs):
                 state.pop(name, None)
+        unknown: list[Unknown] = []
         for found in of_weights(ours, theirs, grid):
             if isinstance(found, Cause):
                 self.causes.append(found)
             else:
                 self.unexplained.append(found.place)
-                self.attempts.append(found)
+                self.attempts += found.near
+                unknown.append(found)
+        self.notes += [f"{found.place}: {found.text}" for found in unknown[:FEW]]
+        if len(unknown) > FEW:
+            self.notes.append(f"{plural(len(unknown) - FEW, 'more tensor')} differ in such ways")
         return not broken
 
     def _random(self, jax: Any, torch: Any, sets: dict[str, Any]) -> bool:
@@ -137,6 +143,7 @@ class _Explanation:
         localizer = Localizer(ours, theirs, self.bound, getattr(jax, "variables", None))
         location = localizer.locate()
         self.location = self.location or location
+        self.notes += [text for text in broken(ours, theirs, location) if text not in self.notes]
         before, known = len(self.causes) + len(self.unexplained), len(self.causes)
         for a, b in _paired(self._segments(ours, theirs), self._segments(theirs, ours)):
             self._compare(identify(a, self.bound), identify(b, self.bound), localizer)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from parity.diagnosis.trace import gap_of
-from parity.findings import Attempt, Cause
+from parity.findings import Attempt, Cause, is_near
 from parity.structures import Image, replaced, tensor
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -69,6 +69,7 @@ def explain(
     attempts = [
         Attempt(place=place, hypothesis=f"{name} {text}", residual=residual)
         for place, name, text, residual in found[:5]
+        if is_near(residual, gap)
     ]
     if len(causes) > 1:  # several explanations fit these inputs: all are said, none is chosen
         others = tuple(f"{c.place}: {c.claim}" for c in causes[1:])

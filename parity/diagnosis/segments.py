@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from parity.diagnosis.trace import gap_of
-from parity.findings import Attempt, claim
+from parity.findings import Attempt, claim, is_near
 from parity.tolerance import PRACTICE
 
 Settings = Mapping[str, str]
@@ -41,7 +41,7 @@ class Identified:
     segment: Segment
     settings: dict[str, str] | None  # None: nothing fits
     residual: float
-    attempts: tuple[tuple[dict[str, str], float], ...] = ()  # what was tried, nearest first
+    attempts: tuple[tuple[dict[str, str], float], ...] = ()  # what comes near, nearest first
     rivals: tuple[dict[str, str], ...] = ()  # other settings that fit as well
 
     def as_attempts(self, side: str) -> list[Attempt]:
@@ -79,8 +79,10 @@ def identify(segment: Segment, bound: float) -> Identified:
             coarse = _coarse(segment, attempts[0])
             if coarse:
                 return coarse
+    gap = attempts[0][1]  # what the usual form leaves
     attempts.sort(key=lambda pair: pair[1])
-    return Identified(segment, None, attempts[0][1], tuple(attempts[:5]))
+    near = tuple(pair for pair in attempts[:5] if is_near(pair[1], gap))
+    return Identified(segment, None, attempts[0][1], near)
 
 
 def closest(ours: Identified, theirs: Identified) -> tuple[Identified, Identified]:

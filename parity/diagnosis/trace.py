@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from parity.capture import IMAGE_MODULES, Call
@@ -79,14 +80,21 @@ def make_trace(
 
 
 def gap_of(a: Tensor | None, b: Tensor | None) -> float:
-    """Largest difference relative to the largest value of `b`; infinite if not comparable."""
+    """Largest difference relative to the largest value of `b`, where NaN equals NaN and infinity
+    itself; infinite if such values lie elsewhere, or the shapes differ."""
     if a is None or b is None or a.shape != b.shape:
         return float("inf")
+    a, b = a.double(), b.double()
+    finite = torch.isfinite(b)
+    if not finite.all():
+        x, y = a[~finite], b[~finite]
+        if not ((x == y) | (x.isnan() & y.isnan())).all():
+            return float("inf")
+        a, b = a[finite], b[finite]
     if not a.numel():
         return 0.0
-    a, b = a.double(), b.double()
     difference, scale = float((a - b).abs().max()), float(b.abs().max())
-    if not np.isfinite(difference) or not np.isfinite(scale):
+    if not np.isfinite(difference):
         return float("inf")
     return difference / scale if scale else (0.0 if difference == 0 else float("inf"))
 

@@ -8,6 +8,7 @@ Shapes: o outputs, i inputs, h heads of k channels.
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 import numpy as np
@@ -15,17 +16,25 @@ import torch
 from torch import Tensor
 
 from parity.diagnosis.trace import gap_of
-from parity.findings import Attempt, Cause, claim, plural
+from parity.findings import Attempt, Cause, claim, is_near, plural
 
 Hypothesis = tuple[str, Tensor]
 PARTS = ("query", "key", "value")
 FEW = 4  # names without a partner that are listed one by one
 
 
+class Unknown(NamedTuple):
+    """A tensor that differs in a way that nothing explains."""
+
+    place: str
+    text: str  # how much of it differs
+    near: tuple[Attempt, ...]
+
+
 def of_weights(
     jax: Mapping[str, Tensor], torch_state: Mapping[str, Tensor], grid: tuple[int, int] | None
-) -> Iterator[Cause | Attempt]:
-    """A cause for every tensor that differs, or the nearest attempt where none fits."""
+) -> Iterator["Cause | Unknown"]:
+    """A cause for every tensor that differs, or what is known of it where none fits."""
     alone = [name for name in {**torch_state, **jax} if name not in jax.keys() & torch_state.keys()]
     if len(alone) > FEW:  # names that do not mirror, more likely than parameters left out
         counts = (len(jax.keys() - torch_state.keys()), len(torch_state.keys() - jax.keys()))
@@ -38,7 +47,8 @@ def of_weights(
             if len(alone) <= FEW:
                 yield _cause(name, "parameter", *_sides("has none", "has it", lacks))
             continue
-        if ours.shape == theirs.shape and torch.equal(ours, theirs):
+        same = ours.shape == theirs.shape
+        if same and torch.equal(ours, theirs):
             continue
         gap = gap_of(ours, theirs)
         tried = [
@@ -53,15 +63,15 @@ def of_weights(
             rivals = tuple(claim("values", *texts) for texts in others)
             yield _cause(name, "values", jax_text, torch_text, gap, 0.0, rivals)
         else:
-            shapes = f"shape {tuple(ours.shape)} in JAX, {tuple(theirs.shape)} in PyTorch"
-            nearest = min(tried, key=lambda each: each[2], default=None)
-            text, residual = shapes, gap
-            if nearest is not None:
-                text, residual = f"{nearest[0]} in {nearest[1]}", nearest[2]
-            if residual >= gap and ours.shape == theirs.shape:
-                count = int((ours != theirs).sum())
-                text = f"{count} of {ours.numel()} values differ, no rearrangement comes nearer"
-            yield Attempt(place=name, hypothesis=text, residual=min(residual, gap))
+            count, size = int((ours != theirs).sum()) if same else 0, ours.numel()
+            text = (
+                f"{count} of {size} values differ"
+                if same
+                else (f"shape {tuple(ours.shape)} in JAX, {tuple(theirs.shape)} in PyTorch")
+            )
+            near = [Attempt(place=name, hypothesis=f"{what} in {side}", residual=residual)
+                    for what, side, residual in tried if is_near(residual, gap)]  # fmt: skip
+            yield Unknown(name, text, tuple(sorted(near, key=lambda each: each.residual)))
 
 
 def _explanations(

@@ -97,7 +97,9 @@ def test_reversed_channels_show_beside_another_bug(options, expected):
     assert whats(found) == expected
     assert found.location is not None
     assert (found.location.first, found.location.culprit) == ("conv", "the model")
-    assert "already before conv" in str(found.location)
+    assert "but not the cause: given equal inputs, the model already differs before conv" in str(
+        found.location
+    )
 
 
 def test_nan_is_named_by_its_tensor_and_nothing_else_is_accused():
