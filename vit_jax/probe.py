@@ -42,7 +42,7 @@ def probe(options: argparse.Namespace) -> dict[str, float]:
         batches = eval_batches(
             open_source(options.data, split=split, data_dir=options.data_dir),
             batch_size=options.batch_size,
-            size=options.image_size or header.config.image_shape,
+            size=options.image_size or header.image_shape,
             channels=header.config.in_channels,
             preprocessing=header.preprocessing,
             resize_by=options.resize_by,

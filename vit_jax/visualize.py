@@ -56,14 +56,15 @@ def draw(checkpoint: str, image: str | None, layer: int = -1) -> Image.Image:
         raise ValueError(f"there is no block {layer}: the model has blocks 0 to {config.depth - 1}")
     rows: list[tuple[str, list[Tile]]] = []
     if image is not None:
-        size, channels = config.image_shape, config.in_channels
+        size, channels = header.image_shape, config.in_channels
         data = Path(image).read_bytes()
         x = load_image(data, size=size, channels=channels, preprocessing=facts)[None]
         maps = attention_maps(model, jnp.asarray(x))
         mean, std = channel_facts(facts, channels)
         shown = _pixels(x[0] * std + mean)
-        flow = of_patches(rollout(maps), model, config.grid)[0]
-        heads = of_patches(maps[layer], model, config.grid)[0]
+        grid = config.grid_of(*size)
+        flow = of_patches(rollout(maps), model, grid)[0]
+        heads = of_patches(maps[layer], model, grid)[0]
         first = [
             ("image", shown),
             ("rollout", _heat(flow)),

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,16 @@ class Header:
     family: str = "vit"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     labels: tuple[str, ...] | None = None  # name of each class
+
+    def __post_init__(self) -> None:
+        if self.preprocessing.size == self.config.image_shape:
+            own = replace(self.preprocessing, size=None)
+            object.__setattr__(self, "preprocessing", own)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images that the model is given, in pixels."""
+        return self.preprocessing.size or self.config.image_shape
 
     def to_json(self) -> str:
         """The text of `config.json`."""

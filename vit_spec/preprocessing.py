@@ -12,8 +12,8 @@ INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 class Preprocessing:
     """Resize, centre crop and normalisation of one image, in that order.
 
-    The image is resized so that the crop covers `crop_fraction` of it, cropped to the model's
-    image size, divided by 255 and normalised as `(x - mean) / std`, channel by channel.
+    The image is resized so that the crop covers `crop_fraction` of it, cropped to `size` or else to
+    the model's image size, divided by 255 and normalised as `(x - mean) / std`, channel by channel.
     Defaults are those of the original ViT: every channel in [-1, 1].
     """
 
@@ -22,6 +22,7 @@ class Preprocessing:
     interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
     crop_fraction: float = 0.875  # share of the resized shorter side that the crop keeps, in (0, 1]
     squash: bool = False  # True: resize both sides to the target and ignore the aspect ratio
+    size: tuple[int, int] | None = None  # height and width in pixels; None: the model's
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -32,6 +33,8 @@ class Preprocessing:
             raise ValueError(f"crop_fraction {shown(self.crop_fraction)} must be a number")
         if not isinstance(self.squash, bool):
             raise ValueError(f"squash {shown(self.squash)} must be True or False")
+        if self.size is not None and not _is_size(self.size):
+            raise ValueError(f"size {shown(self.size)} must be a pair of positive whole numbers")
         if len(self.mean) != len(self.std):
             raise ValueError(
                 f"mean has {len(self.mean)} channels and std {len(self.std)}: give as many of each"
@@ -46,8 +49,9 @@ class Preprocessing:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """The fields as JSON values, without a `size` that is the model's."""
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in fields.items() if v is not None}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Preprocessing":
@@ -62,3 +66,11 @@ class Preprocessing:
             k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
         }
         return cls(**values)
+
+
+def _is_size(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(side, int) and 0 < side < 2**31 for side in value)
+    )

@@ -115,7 +115,10 @@ def config_to(header: Header) -> dict[str, Json]:
         "attention_dropout": 0.0,
         "projection_dim": c.num_classes or 512,
     }
-    return {"config.json": content, "preprocessor_config.json": hf.preprocessing_to(header)}
+    return {
+        "config.json": content,
+        "preprocessor_config.json": hf.preprocessing_to(header, "CLIPImageProcessor"),
+    }
 
 
 def expresses(config: ViTConfig) -> list[str]:

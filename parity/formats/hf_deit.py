@@ -90,6 +90,7 @@ def config_to(header: Header) -> dict[str, Json]:
     files = hf_vit.config_to(header)
     teacher = "WithTeacher" if header.config.distillation_token else ""
     name = f"DeiTForImageClassification{teacher}"
+    files[hf.PREPROCESSOR_FILE] = hf.preprocessing_to(header, "DeiTImageProcessor")
     files["config.json"] |= {"model_type": "deit", "architectures": [name]}
     return files
 

@@ -102,7 +102,10 @@ def config_to(header: Header) -> dict[str, Json]:
     }
     if registers:
         content["num_register_tokens"] = c.num_registers
-    return {"config.json": content, "preprocessor_config.json": hf.preprocessing_to(header)}
+    return {
+        "config.json": content,
+        "preprocessor_config.json": hf.preprocessing_to(header, "BitImageProcessor"),
+    }
 
 
 def ratio(config: ViTConfig) -> int | None:

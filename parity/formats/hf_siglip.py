@@ -91,7 +91,10 @@ def config_to(header: Header) -> dict[str, Json]:
         "attention_dropout": 0.0,
         "vision_use_head": True,
     }
-    return {"config.json": content, "preprocessor_config.json": hf.preprocessing_to(header)}
+    return {
+        "config.json": content,
+        "preprocessor_config.json": hf.preprocessing_to(header, "SiglipImageProcessor"),
+    }
 
 
 def expresses(config: ViTConfig) -> list[str]:

@@ -82,7 +82,10 @@ def config_to(header: Header) -> dict[str, Json]:
         content |= hf.labels_to(header)
     elif c.representation_size:
         content |= {"pooler_output_size": c.representation_size, "pooler_act": "tanh"}
-    return {"config.json": content, "preprocessor_config.json": hf.preprocessing_to(header)}
+    return {
+        "config.json": content,
+        "preprocessor_config.json": hf.preprocessing_to(header, "ViTImageProcessor"),
+    }
 
 
 def expresses(config: ViTConfig) -> list[str]:

@@ -58,8 +58,12 @@ KINDS = {
 }  # fmt: skip
 PREPROCESSOR = {
     "size": SIZE, "crop_size": SIZE, "do_center_crop": FLAG, "do_normalize": FLAG,
-    "image_mean": NUMBERS, "image_std": NUMBERS,
+    "image_mean": NUMBERS, "image_std": NUMBERS, "do_rescale": FLAG, "rescale_factor": RATIO,
+    "image_processor_type": TEXT, "feature_extractor_type": TEXT,
 }  # fmt: skip
+CROPPING = ("CLIPImageProcessor", "BitImageProcessor")
+"""Processors that resize the shorter side and crop; DeiT's crops, but resizes both sides."""
+SHORTEST = ("CLIP", "ChineseCLIP", "Bit")  # whose size is the shorter side where it is one number
 PREPROCESSOR_FILE = "preprocessor_config.json"
 SIZES = {
     "hidden_size": "width",
@@ -137,15 +141,20 @@ def preprocessing_from(given: Given, default: Preprocessing) -> Preprocessing:
     size = p.get("size", 224)
     resample = p.get("resample", RESAMPLE.index(default.interpolation))
     crop = p.get("crop_size") if p.get("do_center_crop") else None
-    squash = not (isinstance(size, dict) and "shortest_edge" in size)
-    resized, kept = _side(size), _side(crop if crop is not None else size)
+    of = p.get("image_processor_type") or p.get("feature_extractor_type") or ""
+    shortest = "shortest_edge" in size if isinstance(size, dict) else of.startswith(SHORTEST)
+    resized, kept = _sides(size), _sides(crop if crop is not None else size)
+    unit = 255 * p.get("rescale_factor", 1 / 255) if p.get("do_rescale", True) else 255
     normalised = p.get("do_normalize", True)
+    mean = p.get("image_mean", default.mean) if normalised else (0.0, 0.0, 0.0)
+    std = p.get("image_std", default.std) if normalised else (1.0, 1.0, 1.0)
     return Preprocessing(
-        mean=tuple(p.get("image_mean", default.mean)) if normalised else (0.0, 0.0, 0.0),
-        std=tuple(p.get("image_std", default.std)) if normalised else (1.0, 1.0, 1.0),
+        mean=tuple(value / unit for value in mean),
+        std=tuple(value / unit for value in std),
         interpolation=RESAMPLE[resample],  # pyright: ignore[reportArgumentType]
-        crop_fraction=min(1.0, kept / resized),
-        squash=squash,
+        crop_fraction=_share(min(kept), min(resized)),
+        squash=not shortest,
+        size=kept,
     )
 
 
@@ -154,14 +163,15 @@ def images(given: Given) -> Preprocessing | None:
     return preprocessing_from(given, Preprocessing()) if PREPROCESSOR_FILE in given.files else None
 
 
-def preprocessing_to(header: Header) -> Json:
-    """preprocessor_config.json of a header."""
-    p, (height, width) = header.preprocessing, header.config.image_shape
+def preprocessing_to(header: Header, kind: str) -> Json:
+    """preprocessor_config.json of a header, for a processor of the class `kind` if it can do it."""
+    p, (height, width) = header.preprocessing, header.image_shape
     resized = [math.floor(side / p.crop_fraction) for side in (height, width)]
     crop = not p.squash or p.crop_fraction < 1
     size = {"height": resized[0], "width": resized[1]}
+    able = kind in CROPPING or (p.squash and (not crop or kind == "DeiTImageProcessor"))
     return {
-        "image_processor_type": "CLIPImageProcessor" if crop else "ViTImageProcessor",
+        "image_processor_type": kind if able else "CLIPImageProcessor",
         "do_convert_rgb": header.config.in_channels == 3,
         "do_resize": True,
         "size": size if p.squash else {"shortest_edge": min(resized)},
@@ -198,7 +208,15 @@ def bert_blocks(layers: str, norms: tuple[str, str], mlp: dict[str, str]) -> lis
     ]
 
 
-def _side(size: Any) -> int:
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width; the shorter side stands for both."""
     if isinstance(size, dict):
-        return size["shortest_edge" if "shortest_edge" in size else "height"]
-    return size if isinstance(size, int) else size[0]
+        short = size.get("shortest_edge")
+        return (short, short) if short else (size["height"], size["width"])
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])
+
+
+def _share(kept: int, resized: int) -> float:
+    """`crop_fraction`, of which `floor(kept / crop_fraction)` is `resized` again."""
+    share = min(1.0, kept / resized)
+    return share if math.floor(kept / share) >= resized else math.nextafter(share, 0.0)

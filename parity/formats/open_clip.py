@@ -49,7 +49,8 @@ KINDS = {
     "norm_kwargs": OBJECT,
 }  # fmt: skip
 PREPROCESS = {
-    "mean": NUMBERS, "std": NUMBERS, "resize_mode": TEXT, "interpolation": one_of(INTERPOLATIONS),
+    "size": SIDES, "mean": NUMBERS, "std": NUMBERS, "resize_mode": TEXT,
+    "interpolation": one_of(INTERPOLATIONS),
 }  # fmt: skip
 
 
@@ -151,12 +152,14 @@ def config_to(header: Header) -> dict[str, Json]:
         "quick_gelu": c.activation == "quick_gelu",
         "vision_cfg": tower,
     }
-    preprocess = {
+    preprocess: Json = {
         "mean": list(p.mean),
         "std": list(p.std),
         "interpolation": p.interpolation,
         "resize_mode": "squash" if p.squash else "shortest",
     }
+    if p.size:
+        preprocess["size"] = list(p.size)
     return {CONFIG: {"model_cfg": model, "preprocess_cfg": preprocess}}
 
 
@@ -181,12 +184,14 @@ def _preprocessing(content: Json) -> Preprocessing:
     mode = content.get("resize_mode", "shortest")
     if mode not in ("shortest", "squash"):
         raise ValueError(f"resize_mode {mode!r} of {CONFIG} is neither 'shortest' nor 'squash'")
+    size = content.get("size")
     return Preprocessing(
         mean=tuple(content.get("mean", DEFAULT.mean)),
         std=tuple(content.get("std", DEFAULT.std)),
         interpolation=content.get("interpolation", "bicubic"),
         crop_fraction=1.0,
         squash=mode == "squash",
+        size=(size, size) if isinstance(size, int) else tuple(size) if size else None,
     )
 
 

@@ -182,12 +182,17 @@ def differing_images(
     one: Preprocessing, other: Preprocessing, *, within: float = 0.005
 ) -> dict[str, tuple[Any, Any]]:
     """The facts of images that have another value: both values. Crops are whole pixels."""
+    ours, given = one.to_dict(), other.to_dict()
     return {
         name: (value, theirs)
-        for name, value in one.to_dict().items()
-        for theirs in [other.to_dict()[name]]
+        for name in dict.fromkeys([*ours, *given])
+        for value, theirs in [(ours.get(name), given.get(name))]
         if value != theirs
-        and not (isinstance(value, float) and math.isclose(value, theirs, abs_tol=within))
+        and not (
+            isinstance(value, float)
+            and isinstance(theirs, float)
+            and math.isclose(value, theirs, abs_tol=within)
+        )
     }
 
 
@@ -220,6 +225,7 @@ def _agreeing(
     if isinstance(model, Header):
         if images:
             pixel = 1 / min(config.image_shape)
+            images = Header(config=config, preprocessing=images).preprocessing
             odd |= differing_images(model.preprocessing, images, within=pixel)
         if model.labels and labels and model.labels != labels:
             odd["labels"] = (list(model.labels), list(labels))

@@ -138,7 +138,7 @@ def config_from(given: Given) -> Header:
     labels = config.get("label_names") or pretrained.get("label_names")
     return Header(
         config=ViTConfig.from_dict(fields | said),
-        preprocessing=_preprocessing(pretrained),
+        preprocessing=_preprocessing(pretrained, arguments),
         labels=tuple(labels) if labels else None,
     )
 
@@ -154,7 +154,8 @@ def images(given: Given) -> Preprocessing | None:
     """What the pretrained_cfg says, if it does."""
     pretrained = (given.config or {}).get("pretrained_cfg") or given.config or {}
     pretrained = checked(pretrained, PRETRAINED, where=given.folder / "config.json")
-    return _preprocessing(pretrained) if "mean" in pretrained else None
+    arguments = (given.config or {}).get("model_args") or {}
+    return _preprocessing(pretrained, arguments) if "mean" in pretrained else None
 
 
 def config_to(header: Header) -> dict[str, Json]:
@@ -171,7 +172,7 @@ def config_to(header: Header) -> dict[str, Json]:
         "dynamic_img_size": True,
     }
     pretrained = {
-        "input_size": [c.in_channels, *c.image_shape],
+        "input_size": [c.in_channels, *header.image_shape],
         "mean": list(p.mean),
         "std": list(p.std),
         "interpolation": p.interpolation,
@@ -248,13 +249,16 @@ def _clashes(config: ViTConfig) -> list[str]:
     return found
 
 
-def _preprocessing(pretrained: Json) -> Preprocessing:
+def _preprocessing(pretrained: Json, arguments: Json) -> Preprocessing:
+    """`input_size` counts where the model takes other sizes than its own."""
+    size = pretrained.get("input_size", ())[1:] if arguments.get("dynamic_img_size") else ()
     return Preprocessing(
         mean=tuple(pretrained.get("mean", DEFAULT.mean)),
         std=tuple(pretrained.get("std", DEFAULT.std)),
         interpolation=pretrained.get("interpolation", DEFAULT.interpolation),
         crop_fraction=pretrained.get("crop_pct", DEFAULT.crop_fraction),
         squash=pretrained.get("crop_mode") == "squash",
+        size=(size[0], size[1]) if size else None,
     )
 
 
