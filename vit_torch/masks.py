@@ -1,6 +1,7 @@
 """Dropout and stochastic-depth masks. Twin: `vit_jax/masks.py`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ def sample_masks(
 ) -> dict[str, Tensor]:
     """Multipliers by site (0 or 1 / keep); `like` gives dtype and device."""
     dtype, device = (torch.float32, None) if like is None else (like.dtype, like.device)
+    how: Any = {} if generator is None else {"generator": generator}  # exported, it may not be None
 
     def draw(shape: tuple[int, ...], keep: float) -> Tensor:
-        return (torch.rand(shape, generator=generator, device=device) < keep).to(dtype) / keep
+        return (torch.rand(shape, device=device, **how) < keep).to(dtype) / keep
 
     sites = mask_sites(config, batch_size, grid=grid)
     return {name: draw(shape, keep) for name, (shape, keep) in sites.items()}

@@ -89,7 +89,7 @@ class ViT(nn.Module):
         x = self.embed(images)
         if masks is None and self.training:
             masks = sample_masks(
-                self.config, len(x), grid=self.config.grid_of(*images.shape[2:]), like=x
+                self.config, x.shape[0], grid=self.config.grid_of(*images.shape[2:]), like=x
             )
         x = self.norm_pre(drop(x, masks, "pos_drop"))
         for i, block in enumerate(self.blocks):
@@ -110,7 +110,7 @@ class ViT(nn.Module):
             tokens = [torch.cat(tokens, dim=1) + prefix]
         if self.reg_token is not None:
             tokens.append(self.reg_token)
-        return torch.cat([*(token.expand(len(x), -1, -1) for token in tokens), x], dim=1)
+        return torch.cat([*(token.expand(x.shape[0], -1, -1) for token in tokens), x], dim=1)
 
     def pool(self, x: Tensor) -> Tensor:
         """Tokens (b, t, d) to what the head takes (b, d): pooled, `fc_norm`, `pre_logits`.
