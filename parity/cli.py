@@ -21,7 +21,7 @@ from parity.convert import FORMATS, converted
 from parity.inspection import inspect
 from parity.memory import return_freed_memory
 from parity.verify import verify
-from vit_spec import count_parameters, get, variants
+from vit_spec import count_parameters, extras, get, variants
 from vit_spec.names import plain, printable
 from vit_spec.variants import ALIASES
 
@@ -227,9 +227,8 @@ def _variants(options: argparse.Namespace) -> int:
 
 
 def _message(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        extra = "torch" if error.name == "torch" else "jax"
-        return f"this command needs {error.name}: pip install 'vitwin[{extra}]'"
+    if isinstance(error, ModuleNotFoundError):
+        return extras.explain(error, "this command") or str(error)
     if isinstance(error, OSError) and error.strerror:
         where = f": {Path(error.filename)}" if error.filename else ""
         return f"{error.strerror}{where}"

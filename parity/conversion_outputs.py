@@ -20,6 +20,7 @@ from parity.formats.format import Unsaid
 from parity.formats.kept import said
 from parity.tolerance import PRACTICE, proof_bound, rounding
 from vit_spec import Header, ViTConfig, count_parameters, parameters
+from vit_spec.extras import install
 from vit_spec.layout import State
 
 PASS, FAIL, NONE = "PASS", "FAIL", "NONE"
@@ -49,7 +50,7 @@ def missing() -> str:
     if not extras:
         return ""
     absent = ", ".join(name for names in lacking.values() for name in names)
-    return f"{absent} not installed (pip install 'vitwin[{','.join(extras)}]'); bits were compared"
+    return f"{absent} not installed ({install(*extras)}); bits were compared"
 
 
 def needed_bytes(config: ViTConfig) -> int:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vit_spec.extras import explain
+
 if TYPE_CHECKING:
     from parity.report import Report
 
@@ -37,17 +39,12 @@ class Parity:
 
             report = parity.check(jax_model, torch_model, level=level, dtype=dtype, **options)
         except ModuleNotFoundError as error:
-            if error.name not in EXTRAS:
+            if (message := explain(error, "parity compares JAX with PyTorch and")) is None:
                 raise
-            message = f"parity compares JAX with PyTorch and needs both: {error}"
-            message += f"\n    pip install 'vitwin[{EXTRAS[error.name]}]'"
             pytest.fail(message, pytrace=False)
         if not report.passed:
             pytest.fail(message_of(report, self.test), pytrace=False)
         return report
-
-
-EXTRAS = {"jax": "jax", "jaxlib": "jax", "flax": "jax", "optax": "jax", "torch": "torch"}
 
 
 @pytest.fixture

@@ -4,6 +4,10 @@
 import: grain, tensorflow_datasets and scikit-learn are imported when they are needed.
 """
 
+from vit_spec.extras import require
+
+require("vit_data", "PIL")
+
 from vit_data.augment import Augmentation
 from vit_data.decode import decode
 from vit_data.pipeline import Batches, eval_batches, train_batches

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vit_data.decode import pixels
+from vit_spec.extras import install
 
 ResizeBy = Literal["pillow", "torch"]
 
@@ -40,7 +41,7 @@ def check_resizer(by: str, interpolation: str) -> None:
         )
     if by == "torch" and importlib.util.find_spec("torch") is None:
         raise ValueError(
-            "resize_by 'torch' needs PyTorch, which is not installed: pip install 'vitwin[torch]', "
+            f"resize_by 'torch' needs PyTorch, which is not installed: {install('torch')}; "
             "or choose 'pillow'"
         )
 

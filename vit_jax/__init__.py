@@ -1,5 +1,9 @@
 """The Flax NNX twin. `vit_torch` has the same names."""
 
+from vit_spec.extras import require
+
+require("vit_jax", "jax", "flax", "optax")
+
 from vit_jax.api import create, load, save
 from vit_jax.masks import sample_masks
 from vit_jax.options import Options

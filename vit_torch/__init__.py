@@ -1,5 +1,9 @@
 """The PyTorch twin. `vit_jax` has the same names."""
 
+from vit_spec.extras import require
+
+require("vit_torch", "torch")
+
 from vit_torch.api import create, load, save
 from vit_torch.masks import sample_masks
 from vit_torch.training_state import load_training, save_training

@@ -15,6 +15,7 @@ from parity.containers.files import BrokenFile
 from parity.containers.info import DTYPES
 from parity.orbax.writing import write
 from vit_spec import Header
+from vit_spec.extras import install
 from vit_spec.layout import State, torch_name
 from vit_spec.run_step import (
     SEAL,
@@ -139,5 +140,5 @@ def _needed(path: Path) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{path} is of Orbax, which needs {error.name}: pip install 'vitwin[orbax]'"
+            f"{path} is of Orbax, which needs {error.name}: {install('orbax')}"
         ) from error

@@ -75,7 +75,7 @@ def test_without_a_framework_it_says_which_extra_is_missing(
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == extra else find(n))
     assert main(["convert", str(ours), str(tmp_path / "x"), "--to", "timm"]) == 0
     out = capsys.readouterr().out
-    assert f"not compared: {extra} not installed (pip install 'vitwin[{extra}]'); bits were" in out
+    assert f"not compared: {extra} not installed (pip install 'vitwin[{extra}]', or" in out
 
 
 def test_a_model_too_large_for_the_memory_is_refused_before_anything_is_written(
