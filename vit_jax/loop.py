@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vit_jax.evaluation import Evaluation
+from vit_jax.evaluation import Evaluation, TestResult
 from vit_jax.metrics import MetricsWriter, Values, Window
 from vit_jax.nonfinite import NotFiniteError, explain, jit_guarded_step
 from vit_jax.parallel import new_key, step_arrays, to_devices, to_share
@@ -87,7 +87,9 @@ class Loop:
                 progress.step += 1
                 self._bar.update()
                 self._window.add(progress.step, batch, metrics)
-                self.speed.step(batch["image"].shape[1:3])
+                if self.speed.step(batch["image"].shape[1:3]):
+                    self._window.settle()  # what compiles is over when the next step is timed
+                    self.speed.finished(count=False)
                 if self._due(recipe.log_every):
                     self._line()
                 self._between()
@@ -98,12 +100,18 @@ class Loop:
         return bool(every) and (step % every == 0 or step >= self.recipe.optim.total_steps)
 
     def _line(self) -> None:
-        """Writes a line of metrics."""
-        values, rates = self._window.means(), self.speed.line()
+        """Writes a line of metrics and shows it: beside the bar, or where is none as a line."""
+        values = self._window.means()
+        self.speed.finished()
+        rates = self.speed.line()
         self.writer.write(self.progress.step, values | rates)
         self.saver.poll()
         texts = [f"loss {values['loss']:.3f}, lr {values['lr']:.1e}"] if values else []
-        self._bar.set_postfix_str(", ".join(texts + [shown(rates)] if rates else texts))
+        text = ", ".join(texts + [shown(rates)] if rates else texts)
+        if self._bar.disable:
+            total = self.recipe.optim.total_steps
+            print(f"step {self.progress.step:,} of {total:,}: {text}", flush=True)
+        self._bar.set_postfix_str(text)
 
     def _between(self) -> None:
         """Evaluates and saves if it is time, after `progress.step` steps."""
@@ -111,30 +119,33 @@ class Loop:
         if self.preemption.at(progress.step):
             self._end_early()
         if self._due(self.recipe.eval_every) and progress.evaluated < progress.step:
-            accuracy = self._test()
-            better = progress.note(accuracy, self.evaluate.seen)
+            found = self._test()
+            accuracy, better = found.accuracy, progress.note(found)
         if progress.step and (self._due(keep.every) or (better and keep.best)):
             self._settle()
             self.state = self._blocks.unstack(self.state)
             self.saver.save(self.state, progress, self.writer, accuracy=accuracy)
             self.state = self._blocks.stack(self.state)
 
-    def _test(self) -> float:
-        """The test accuracy, written and printed."""
+    def _test(self) -> TestResult:
+        """What the test set says, written and printed."""
         step = self.progress.step
+        self._settle()
         try:
             with self.speed.paused():
-                accuracy = self.evaluate(self.weights(), stop=self.preemption)
+                found = self.evaluate(self.weights(), stop=self.preemption)
         except Preempted:
             self._end_early()
-        self.writer.write(step, {"test_accuracy": accuracy})
+        self.writer.write(step, found.values())
         rates = shown(self.speed.total())
         speed = f"; {rates}, {self._left()} left" if rates else ""
-        tqdm.write(f"step {step:,}: test accuracy {accuracy:.2%}{speed}")
-        return accuracy
+        tqdm.write(f"step {step:,}: {found}{speed}")
+        return found
 
     def _settle(self) -> None:
+        """Waits for all steps, whose time that is."""
         self._window.settle()
+        self.speed.finished()
         self.progress.pending = self._window.pending
 
     def _end_early(self) -> NoReturn:

@@ -76,13 +76,14 @@ class MetricsWriter:
         purge = step + 1 if step else None
         self._board = SummaryWriter(str(folder.path / TENSORBOARD), purge_step=purge)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Values after `step` updates."""
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Values after `step` updates; TensorBoard gets those that are numbers."""
         if self._lines is None or self._board is None:
             return
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            if isinstance(value, float):
+                self._board.add_scalar(name, value, step)
 
     def images(self, name: str, images: np.ndarray, preprocessing: Preprocessing) -> None:
         """Images (b, h, w, c) as the model sees them, shown un-normalised side by side."""

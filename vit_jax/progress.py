@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from vit_jax.evaluation import TestResult
 from vit_spec import ViTConfig
 from vit_spec.flops import peak_flops, train_flops
 
@@ -24,6 +25,8 @@ class Progress:
     """Test accuracy of the last evaluation."""
     test_images: int = 0
     """Images that it is of."""
+    test: dict[str, Any] = field(default_factory=dict)
+    """What else that evaluation found: `loss`, `top5` and for each class `right` and `of_class`."""
     evaluated: int = 0
     """Step of the last evaluation."""
     best_accuracy: float | None = None
@@ -43,12 +46,13 @@ class Progress:
     pending: list[dict[str, float]] = field(default_factory=list)
     """Metrics of the steps since the last line."""
 
-    def note(self, accuracy: float, images: int) -> bool:
+    def note(self, found: TestResult) -> bool:
         """Takes the result of an evaluation; whether it is the best so far."""
-        self.accuracy, self.test_images, self.evaluated = accuracy, images, self.step
-        if self.best_accuracy is not None and accuracy <= self.best_accuracy:
+        self.accuracy, self.test_images, self.evaluated = found.accuracy, found.images, self.step
+        self.test = {name: getattr(found, name) for name in ("loss", "top5", "right", "of_class")}
+        if self.best_accuracy is not None and found.accuracy <= self.best_accuracy:
             return False
-        self.best_accuracy, self.best_step = accuracy, self.step
+        self.best_accuracy, self.best_step = found.accuracy, self.step
         return True
 
 
@@ -68,18 +72,28 @@ class Speed:
         self._clock, self._wait = time.perf_counter(), 0.0
         self._before = self._sums()
 
-    def step(self, size: tuple[int, int]) -> None:
+    def step(self, size: tuple[int, int]) -> bool:
         """Counts one step on images of `size` (h, w) that has been dispatched.
 
-        The first one of a size is not counted, because it compiles.
+        The first one of a size is not counted, because it compiles: then this returns True, and
+        `finished(count=False)` is to be called when the devices are done with it.
         """
         p, now = self._progress, time.perf_counter()
-        if size in self._operations:
+        known = size in self._operations
+        if known:
             p.seconds, p.waited = p.seconds + now - self._clock, p.waited + self._wait
             p.timed, p.operations = p.timed + 1, p.operations + self._operations[size]
         else:
             self._operations[size] = float(self._images * train_flops(self._config, size))
         self._clock, self._wait = now, 0.0
+        return not known
+
+    def finished(self, *, count: bool = True) -> None:
+        """All steps are done: the time until now is theirs, if it is to `count`."""
+        now = time.perf_counter()
+        if count and self._progress.timed:
+            self._progress.seconds += now - self._clock
+        self._clock = now
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -119,9 +133,10 @@ class Speed:
 
 
 def shown(rates: dict[str, float]) -> str:
-    """`1,234 images/s, 40.0% MFU, 1% waiting for data`."""
+    """`1,234 images/s, 40.0% MFU, 1% waiting for data`; a rate below 10 has two digits."""
+    slow = rates.get("images_per_second", 10) < 10
     forms = {
-        "images_per_second": "{:,.0f} images/s",
+        "images_per_second": "{:.2g} images/s" if slow else "{:,.0f} images/s",
         "mfu": "{:.1%} MFU",
         "data_wait": "{:.0%} waiting for data",
     }

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.progress import Progress, Speed, shown
-from vit_spec import ViTConfig, count_parameters
+from vit_spec import Header, count_parameters
+from vit_spec.strict_json import shown as shown_text
+from vit_spec.words import counted
+
+SHOWN = 10  # classes whose accuracy is printed at most
 
 MOST = 10  # unreadable images that are named on the screen
 
 
 def summarize(
-    config: ViTConfig,
+    header: Header,
     progress: Progress,
     speed: Speed,
     *,
@@ -24,45 +28,65 @@ def summarize(
     p = progress
     return {
         "test_accuracy": p.accuracy,
+        "test_top5": p.test.get("top5"),
+        "test_loss": p.test.get("loss"),
         "test_images": p.test_images,
         "best_test_accuracy": p.best_accuracy,
         "best_step": p.best_step,
         "seconds": round(p.seconds, 1),
         "steps": p.step,
-        "parameters": count_parameters(config),
+        "parameters": count_parameters(header.config),
         **{name: float(f"{value:.4g}") for name, value in speed.total().items()},
         "skipped_images": len(unreadable),
         "unreadable": dict(unreadable),
         "skipped_steps": p.skipped,
         "resumes": p.resumes,
         "checkpoints": checkpoints,
+        "classes": _classes(header, p.test),
     }
+
+
+def _classes(header: Header, test: dict[str, Any]) -> list[dict[str, Any]]:
+    """Images and accuracy of each class."""
+    names = header.labels or tuple(map(str, range(header.config.num_classes)))
+    counts = zip(names, test.get("right", ()), test.get("of_class", ()), strict=False)
+    return [
+        {"name": name, "test_images": images, "test_accuracy": right / images if images else None}
+        for name, right, images in counts
+    ]
 
 
 def closing_lines(summary: dict[str, Any]) -> str:
     """The summary in words."""
     s = summary
+    top5 = "" if s["test_top5"] is None else f", top-5 {s['test_top5']:.2%}"
+    loss = "" if s["test_loss"] is None else f", loss {s['test_loss']:.4f}"
     lines = [
-        f"test accuracy {s['test_accuracy']:.2%} on {s['test_images']:,} images after "
-        f"{s['seconds']:.0f} s of training; the best was {s['best_test_accuracy']:.2%} after step "
-        f"{s['best_step']:,}",
+        f"test accuracy {s['test_accuracy']:.2%}{top5}{loss} on "
+        f"{counted(s['test_images'], 'image')} after {s['seconds']:.0f} s of training; the best "
+        f"accuracy was {s['best_test_accuracy']:.2%} after step {s['best_step']:,}",
+        _of_classes(s["classes"]),
         shown(s),
     ]
     if s["checkpoints"]:
         lines.append(f"checkpoints of the steps {', '.join(map(str, s['checkpoints']))}")
-    for name, what in {
-        "skipped_steps": "step(s) were not finite and changed nothing",
-        "resumes": "time(s) the run was resumed",
-    }.items():
-        if s[name]:
-            lines.append(f"{s[name]} {what}")
-    if s["unreadable"]:
-        count = len(s["unreadable"])
-        images = (
-            "1 image that cannot be read was"
-            if count == 1
-            else f"{count:,} images that cannot be read were"
-        )
-        lines.append(f"{images} skipped (all are in summary.json):")
-        lines += [f"  {name!r}: {why}" for name, why in list(s["unreadable"].items())[:MOST]]
+    if n := s["skipped_steps"]:
+        lines.append(f"{counted(n, 'step was', 'steps were')} not finite and changed nothing")
+    if n := s["resumes"]:
+        lines.append(f"the run was resumed {counted(n, 'time')}")
+    if unreadable := s["unreadable"]:
+        what = "image that cannot be read was", "images that cannot be read were"
+        lines.append(f"{counted(len(unreadable), *what)} skipped (all are in summary.json):")
+        lines += [f"  {name!r}: {why}" for name, why in list(unreadable.items())[:MOST]]
     return "\n".join(line for line in lines if line)
+
+
+def _of_classes(classes: list[dict[str, Any]]) -> str:
+    """The accuracy of each class, the lowest first; of many classes only those."""
+    known = [c for c in classes if c["test_images"]]
+    known.sort(key=lambda c: c["test_accuracy"])
+    texts = [f"{shown_text(c['name'])[1:-1]} {c['test_accuracy']:.1%}" for c in known[:SHOWN]]
+    if not texts:
+        return ""
+    what = "by class" if len(known) <= SHOWN else f"the lowest of {len(known):,} classes"
+    return f"{what}: {', '.join(texts)}"
