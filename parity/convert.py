@@ -7,7 +7,7 @@ A directory may hold a training state too, see `vit_spec.training_state`.
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,20 +171,43 @@ def converted(
 def read(
     path: str | os.PathLike[str],
     *,
+    source: str | None = None,
     model: ViTConfig | str | os.PathLike[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
     note: Callable[[str], object] | None = None,
 ) -> tuple[Header, State]:
     """Header and tensors of a checkpoint of any of `FORMATS`, in our names and layout.
 
-    `path`, `model`, `image_size` and `note` are as those of `convert`. Raises what `convert` does.
+    `path`, `source`, `model`, `image_size` and `note` are as those of `convert`. Raises what
+    `convert` does.
     """
-    place = located(path)
-    source = told(place)
-    with foreign.opened_as(place, source, model_of(model), _sizes(image_size)) as opened:
+    with _opened(path, source, model, image_size) as opened:
         _tell(opened.notes, note)
         names = parameters(opened.header.config)
         return opened.header, {name: np.asarray(opened.read(name)) for name in names}
+
+
+def header_of(
+    path: str | os.PathLike[str],
+    *,
+    source: str | None = None,
+    model: ViTConfig | str | os.PathLike[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> Header:
+    """The header that `read` returns, without reading tensors."""
+    with _opened(path, source, model, image_size) as opened:
+        return opened.header
+
+
+@contextlib.contextmanager
+def _opened(path: Any, source: str | None, model: Any, image_size: Any) -> Iterator[foreign.Source]:
+    """A checkpoint of any of `FORMATS`, open."""
+    place = located(path)
+    source = source or told(place)
+    if source not in FORMATS:
+        raise ValueError(unknown_name("format", source, FORMATS))
+    with foreign.opened_as(place, source, model_of(model), _sizes(image_size)) as opened:
+        yield opened
 
 
 def _sizes(image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int], ...]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from vit_jax.api import from_state
 from vit_jax.probing import extract, fit_linear, nearest_classes
+from vit_spec.extras import explain
 
 METHODS = ("knn", "linear")
 
@@ -27,15 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"probe: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if (text := explain(error, "probe")) is None:
+            raise
+        print(text, file=sys.stderr)
+        return 2
     return 0
 
 
 def probe(options: argparse.Namespace) -> dict[str, float]:
     """Accuracy on the test split by method; the features of each split are computed once."""
-    from parity import read
+    from parity.starting import read_checkpoint
     from vit_data import eval_batches, open_source
 
-    header, state = read(options.checkpoint)
+    header, state = read_checkpoint(options.checkpoint)
     model = from_state(header.config, state, dtype=options.dtype)
     found = []
     for split in ("train", "test"):

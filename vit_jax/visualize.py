@@ -14,10 +14,14 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageDraw
 
 from vit_jax.api import from_state
 from vit_jax.attention_maps import attention_maps, filters, of_patches, rollout
+from vit_spec.extras import exit_without, explain
+
+if __name__ == "__main__":
+    exit_without("visualize", "PIL")
+from PIL import Image, ImageDraw
 
 SIDE, GAP, TEXT = 160, 8, 16
 COLOURS = np.array(
@@ -36,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"visualize: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if (text := explain(error, "visualize")) is None:
+            raise
+        print(text, file=sys.stderr)
+        return 2
     print(f"{options.out}: {picture.width} x {picture.height}")
     return 0
 
@@ -45,11 +54,11 @@ def draw(checkpoint: str, image: str | None, layer: int = -1) -> Image.Image:
 
     Raises `ValueError` for a block that does not exist.
     """
-    from parity import read
+    from parity.starting import read_checkpoint
     from vit_data import load_image
     from vit_data.preprocess import channel_facts
 
-    header, state = read(checkpoint)
+    header, state = read_checkpoint(checkpoint)
     config, facts = header.config, header.preprocessing
     model = from_state(config, state)
     if not -config.depth <= layer < config.depth:

@@ -7,12 +7,16 @@ import numpy as np
 from vit_spec.checkpoint import Header
 from vit_spec.config import ViTConfig
 from vit_spec.layout import State
-from vit_spec.parameters import parameters
+from vit_spec.parameters import Shapes, parameters
 from vit_spec.positions import resample_matrices
 
 TRUNK = ("patch_embed.", "blocks.")
 SIZES = ("image_size", "num_classes", "dropout", "drop_path")
 """Fields of a config that may differ without a word."""
+
+
+class OtherModelError(ValueError):
+    """Patches or blocks of a checkpoint do not fit the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +52,11 @@ def fit(
     trunk computes what the source would for images of the target's size. `like` tells the
     target's preprocessing, to compare.
 
-    Raises `ValueError` if patches or blocks do not fit, naming every tensor.
+    Raises `OtherModelError` if patches or blocks do not fit, naming the tensors, and `ValueError`
+    if positions do not.
     """
     shapes, found = parameters(target), {}
+    _check_trunk(source.config, state, target, shapes)
     taken, resampled, new = [], [], []
     for name, shape in shapes.items():
         if name in state and state[name].shape == shape and not _moved(name, source, target):
@@ -61,7 +67,6 @@ def fit(
             found[name], kind = start[name], new
         kind.append(name)
     left = [name for name in state if name not in shapes]
-    _check_trunk(source.config, state, target, [*new, *left])
     return {n: a.astype(start[n].dtype) for n, a in found.items()}, Transfer(
         taken=tuple(taken),
         resampled=tuple(resampled),
@@ -92,18 +97,18 @@ def _resampled(source: ViTConfig, table: np.ndarray, target: ViTConfig) -> np.nd
     return np.concatenate([prefix, patches], axis=1)
 
 
-def _check_trunk(source: ViTConfig, state: State, target: ViTConfig, others: list[str]) -> None:
-    wrong = [name for name in others if name.startswith(TRUNK)]
+def _check_trunk(source: ViTConfig, state: State, target: ViTConfig, shapes: Shapes) -> None:
+    names = [name for name in {**shapes, **state} if name.startswith(TRUNK)]
+    wrong = [n for n in names if n not in state or state[n].shape != shapes.get(n)]
     if not wrong:
         return
-    shapes = parameters(target)
     lines = [
         f"  {n}: {state[n].shape if n in state else 'none'} in the checkpoint, "
         f"{shapes.get(n, 'none')} in the model"
         for n in wrong[:10]
     ]
     more = [f"  ... and {len(wrong) - 10} more"] if len(wrong) > 10 else []
-    raise ValueError(
+    raise OtherModelError(
         f"the checkpoint is another model (width {source.width}, depth {source.depth}, patches "
         f"{source.patch_shape}) than the recipe's (width {target.width}, depth {target.depth}, "
         f"patches {target.patch_shape}):\n" + "\n".join([*lines, *more])
