@@ -1,18 +1,17 @@
 """Train a Vision Transformer in JAX, then prove that its PyTorch twin computes the same.
 
-    python train.py                        real handwritten digits, a minute on two cores
-    python train.py fashion_mnist          another recipe
-    python train.py path/to/images         your own folder, one subfolder a class
-    python train.py digits --resume        goes on where the run was ended, by whatever
-    python train.py digits --help          every field with its default
+    python train.py                          real handwritten digits, a minute on two cores
+    python train.py --help                   all recipes
+    python train.py fashion_mnist --help     a recipe, and every field with its default
+    python train.py path/to/images           your own folder, one subfolder a class
+    python train.py --resume --out RUN       continue a run that was ended
 
 Exit codes: 0 done, or saved because of a SIGTERM; 1 the run failed (loss not finite, twins differ);
-2 wrong usage, broken input or a full disk.
+2 wrong usage, broken input or a full disk. An installation has this program as `vitwin train`.
 """
 
 import dataclasses
-import importlib.util
-import inspect
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vit_spec.extras import exit_without, explain
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log is not ours
+exit_without(
+    *("train", "jax", "flax", "optax", "PIL", "grain", "orbax.checkpoint"),
+    *("tensorboardX", "tqdm", "tyro"),
+)
 
 import jax
 from jax.sharding import Mesh
@@ -29,7 +34,6 @@ from jax.sharding import Mesh
 import vit_jax
 from vit_data import Batches, eval_batches, open_source
 from vit_data.recipe import Recipe, training_batches
-from vit_data.recipes import RECIPES
 from vit_data.show import show_batch
 from vit_data.sources import check_classes, describe_classes
 from vit_jax.attention import check_kernel
@@ -50,8 +54,18 @@ from vit_jax.run_weights import header_of, newest
 from vit_jax.saver import Saver
 from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh, state_shardings
 from vit_jax.summary import closing_lines, summarize
-from vit_spec import Header, ViTConfig, count_parameters, read_header
-from vit_spec.names import unknown_name
+from vit_spec import (
+    Header,
+    OptimConfig,
+    ViTConfig,
+    count_parameters,
+    learning_rate,
+    read_header,
+)
+from vit_spec.words import counted
+from vitwin.arguments import parse
+from vitwin.closing import next_steps
+from vitwin.proof import prove
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             name, recipe = parse(sys.argv[1:] if arguments is None else arguments)
             if arguments is None:  # as a program, which has not used JAX yet
+                sys.stdout.reconfigure(line_buffering=True)  # in a file, too
                 keep_freed_memory(recipe.model, recipe.batch_size)
                 start_processes(recipe.distributed)
                 if not is_first():
@@ -73,6 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NotFiniteError as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (text := explain(error, "train")) is None:
+            raise
+        print(text, file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         text = f"{error.strerror}: {error.filename}" if getattr(error, "strerror", "") else error
         print(f"train: {text}", file=sys.stderr)
@@ -80,26 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ntrain: interrupted; --resume goes on from the last save, if any", file=sys.stderr)
         return 130
-
-
-def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
-    """The recipe's name and its fields from a command line."""
-    import tyro
-
-    first, rest = "digits", list(arguments)
-    if rest and not rest[0].startswith("-"):
-        first = rest.pop(0)
-    if first in RECIPES:
-        name, base = first, RECIPES[first]()
-    elif Path(first).is_dir():
-        name = f"folder_{Path(first).resolve().name}"
-        base = dataclasses.replace(RECIPES["folder"](), data=first)
-    else:
-        raise ValueError(f"there is no folder {first}; {unknown_name('recipe', first, RECIPES)}")
-    about = inspect.getdoc(RECIPES.get(name, RECIPES["folder"]))
-    return name, tyro.cli(
-        Recipe, default=base, args=rest, prog=f"train.py {first}", description=about
-    )
 
 
 def run(name: str, recipe: Recipe) -> int:
@@ -125,7 +125,7 @@ def run(name: str, recipe: Recipe) -> int:
     if not folder.writes:
         return 0
     same = check_twin(recipe, folder.path)
-    print_next_steps(folder.path)
+    print(next_steps(folder.path))
     return 0 if same else 1
 
 
@@ -154,9 +154,11 @@ def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
         batches = Taught(batches, teacher, config.num_classes)
     print(describe_classes(source, test))
     print(
-        f"{count_parameters(config):,} parameters, {len(source):,} "
-        f"images of {recipe.data}, {recipe.optim.total_steps:,} steps of {recipe.batch_size} "
-        f"on {mesh.size} {jax.devices()[0].platform} device(s)"
+        f"{counted(count_parameters(config), 'parameter')} (width {config.width}, depth "
+        f"{config.depth}, patches {config.patch_size}, images {config.image_size}), "
+        f"{counted(len(source), 'image')} of {recipe.data}, "
+        f"{counted(recipe.optim.total_steps, 'step')} of {recipe.batch_size} on "
+        f"{counted(mesh.size, f'{jax.devices()[0].platform} device')}"
     )
     labels = tuple(source.label_names)
     header = Header(config=config, preprocessing=recipe.preprocessing, labels=labels)
@@ -168,12 +170,13 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
     mesh, keep = make_mesh(**dataclasses.asdict(recipe.mesh)), recipe.checkpoint
     check_kernel(recipe.attention, recipe.model, dtype=recipe.dtype, mesh=mesh)
     header, batches, test = open_data(recipe, mesh)
+    recipe = dataclasses.replace(recipe, model=header.config)  # with as many classes as the data
     make, start = partial(new_model, recipe, header.config), None
     goes_on = not recipe.overwrite and from_first(folder.has_checkpoints)
     if recipe.init is not None and not goes_on:
         from parity.starting import initial_params
 
-        start = initial_params(recipe.init, make, header)
+        start = initial_params(recipe.init, make, header, **recipe.init_told)
     structure, fresh = new_state(make, recipe.optim, mesh, start=start)
     how = {name: getattr(recipe, name) for name in ("overwrite", "resume", "allow_change")}
     with ExitStack() as stack:  # from here on the folder is this run's
@@ -187,6 +190,8 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         told: Any = {"header": header, "seed": recipe.seed, "stop_on_failure": stop}
         saver = Saver(folder, checkpoints, batches, **told)
         state, progress, position = saver.restore(fresh)
+        if folder.before is not None:
+            print_rate_change(folder.before["optim"], recipe.optim, progress.step)
         writer = MetricsWriter(folder, position=position, step=progress.step)
         stack.enter_context(closing(writer))
         loop = Loop(
@@ -213,13 +218,13 @@ def train(recipe: Recipe, folder: RunFolder) -> None:
         told: Any = {"preprocessing": header.preprocessing, "labels": header.labels}
         vit_jax.save(merge(structure, params), folder.path, **told)
         facts: Any = {"checkpoints": saved, "unreadable": unreadable}
-        summary = summarize(header.config, progress, loop.speed, **facts)
+        summary = summarize(header, progress, loop.speed, **facts)
         folder.write_json(SUMMARY, summary)
         print(closing_lines(summary))
 
 
 def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
-    """Test accuracy of a finished run's model, of a checkpoint, or of a run's newest one."""
+    """What a finished run's model, a checkpoint, or a run's newest one does on the test set."""
     path, mesh = newest(folder.path), make_mesh(**dataclasses.asdict(recipe.mesh))
     check_batch_size(recipe.eval_batch_size, mesh)
     source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
@@ -230,8 +235,8 @@ def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
     shapes = {name: p.shape for name, p in params.items()}
     params = place(params, state_shardings(params, shapes, mesh))
     evaluate = Evaluation(structure, test_batches(recipe, model.config, source, mesh), mesh)
-    accuracy = evaluate(params)
-    print(f"{path}: test accuracy {accuracy:.2%} on {evaluate.seen:,} images")
+    found = evaluate(params)
+    print(f"{path}: {found} on {counted(found.images, 'image')}")
     return 0
 
 
@@ -262,37 +267,20 @@ def test_batches(
 
 
 def check_twin(recipe: Recipe, path: Path) -> bool:
-    """Loads the checkpoint in PyTorch: same predictions image by image, and the float64 proof."""
-    if importlib.util.find_spec("torch") is None:
-        print("PyTorch is not installed, so the twin was not checked: pip install 'vitwin[torch]'")
-        return True
-    import parity
-    from parity.predictions import compare_predictions
+    """Whether the result is the same model in PyTorch."""
 
-    source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
-    config = read_header(path).config
-    found = compare_predictions(path, test_batches(recipe, config, source))
-    print(
-        f"\nPyTorch twin: test accuracy {found.right / found.images:.2%}, the same prediction for "
-        f"{found.same:,} of {found.images:,} images"
-    )
-    print(f"largest difference of a logit in float32: {found.gap:.1e}\n")
-    report = parity.check(path, level="training", dtype="float64")
-    print(parity.render(report))
-    return report.passed and found.same == found.images
+    def batches() -> Batches:
+        source = open_source(recipe.data, split="test", data_dir=recipe.data_dir)
+        return test_batches(recipe, read_header(path).config, source)
+
+    return prove(recipe, path, batches)
 
 
-def print_next_steps(path: Path) -> None:
-    """Where everything lies and what to type next."""
-    print(f"""
-in {path}
-  model.safetensors, config.json   the model: vit_jax.load("{path}") or vit_torch.load("{path}")
-  metrics.jsonl, tensorboard/      what happened: tensorboard --logdir {path}
-  recipe.json, summary.json        what was asked for and what came out
-next (after `source .venv/bin/activate`)
-  parity check {path} --dtype float32 bfloat16
-  parity inspect {path}
-  python train.py fashion_mnist    (or a folder of images; --help shows every field)""")
+def print_rate_change(before: dict[str, Any], optim: OptimConfig, step: int) -> None:
+    """Says where another schedule makes the learning rate jump after `step` steps."""
+    old, new = (learning_rate(o, step) for o in (OptimConfig(**before), optim))
+    if not math.isclose(old, new, rel_tol=1e-3):
+        print(f"the learning rate of step {step + 1:,} is {new:.1e}; it would have been {old:.1e}")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,12 @@ class Predictions:
 
 
 def compare_predictions(
-    path: str | os.PathLike[str], batches: Iterable[dict[str, Any]]
+    path: str | os.PathLike[str], batches: Iterable[dict[str, Any]], *, most: int | None = None
 ) -> Predictions:
-    """Runs the model of a checkpoint on both sides over batches of `image`, `label` and `mask`."""
+    """Runs the model of a checkpoint on both sides over batches of `image`, `label` and `mask`.
+
+    `most` are the images after which it stops; None: all.
+    """
     jax_model, torch_model = vit_jax.load(path), vit_torch.load(path)
     apply = partial(
         jax.jit(lambda structure, params, x: merge(structure, params)(x), static_argnums=0),
@@ -36,11 +39,15 @@ def compare_predictions(
     )
     same, seen, right, gap = 0, 0, 0, 0.0
     for batch in batches:
-        kept = batch["mask"] > 0
-        ours = np.asarray(apply(batch["image"]))[kept]
+        left = None if most is None else most - seen
+        if left == 0:
+            break
+        images, labels, mask = (batch[name][:left] for name in ("image", "label", "mask"))
+        kept = mask > 0
+        ours = np.asarray(apply(images))[kept]
         with torch.no_grad():
-            theirs = torch_model(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)).numpy()[kept]
+            theirs = torch_model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()[kept]
         same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-        right += int((theirs.argmax(-1) == batch["label"][kept]).sum())
+        right += int((theirs.argmax(-1) == labels[kept]).sum())
         seen, gap = seen + int(kept.sum()), max(gap, float(np.abs(ours - theirs).max(initial=0)))
     return Predictions(images=seen, same=same, right=right, gap=gap)

@@ -97,7 +97,7 @@ def deit_small() -> Recipe:
 
     The authors' `main.py` with its defaults, 4 GPUs with 256 images each. The learning rate is
     their 5e-4 per 512 images; they warm up from 1e-6, this from 0. For distillation (their 81.2 %
-    with a RegNetY-16GF) add `--model.distillation-token True --optim.distill hard` and a
+    with a RegNetY-16GF) add `--model.distillation-token --optim.distill hard` and a
     `--teacher`.
 
     Reference: https://arxiv.org/abs/2012.12877; `README_deit.md` of facebookresearch/deit.

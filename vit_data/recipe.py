@@ -1,18 +1,22 @@
 """A recipe: all that a training run is told. `recipes.py` holds those that have a name."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, Literal, get_type_hints
 
 from vit_data.augment import Augmentation
 from vit_data.pipeline import Batches, train_batches
 from vit_data.resize import ResizeBy
 from vit_data.sources import Source
 from vit_spec import OptimConfig, Preprocessing, ViTConfig
+from vit_spec.names import unknown_names
 
+Proof = Literal[
+    "auto", "none", "weights", "outputs", "layers", "gradients", "optimizer", "training"
+]
 # Fields that do not decide the result: what to do with the run, and where.
 RUN_ONLY = (
     *("out", "overwrite", "resume", "allow_change", "eval_only", "profile", "distributed"),
-    "show_batch",
+    *("show_batch", "proof"),
 )
 
 
@@ -73,6 +77,13 @@ class Recipe:
     init: str | None = None
     """Checkpoint to start from, of any format that `parity formats` lists: a folder, a file or
     hf://ORG/NAME. The head is new if the classes are, positions are resampled; None: at random."""
+    init_format: str | None = None
+    """Format of `init`, one of `parity formats`; None: told from its content."""
+    init_model: str | None = None
+    """What `init` is where it does not say so itself: a variant's name, a config.json or a folder
+    with one."""
+    init_image_size: tuple[int, int] | None = None
+    """Height and width in pixels that `init` was trained for, where its positions do not say it."""
     teacher: str | None = None
     """Who gives the logits that `optim.distill` asks for: a checkpoint as for `init`, MODULE:NAME
     of a PyTorch model or function of images, or an .npy or .npz file of logits (images, classes).
@@ -118,6 +129,9 @@ class Recipe:
     skip_nonfinite: int = 0
     """Steps in all whose loss or gradient may be NaN or infinite: they change nothing. The next one
     ends the run."""
+    proof: Proof = "auto"
+    """Level up to which the result is compared with its PyTorch twin at the end; `auto`: `training`
+    for small models, `outputs` for others, nothing where the run is proven already."""
     out: str | None = None
     """Folder of the run; None: runs/NAME."""
     overwrite: bool = False
@@ -166,10 +180,38 @@ class Recipe:
         """`image_sizes` with steps in place of shares, for `train_batches`."""
         return [(round(share * self.optim.total_steps), side) for share, side in self.image_sizes]
 
+    @property
+    def init_told(self) -> dict[str, Any]:
+        """What is said of `init` beside its place, as arguments of `parity.read`."""
+        size = self.init_image_size
+        return {"source": self.init_format, "model": self.init_model, "image_size": size}
+
     def to_dict(self) -> dict[str, Any]:
         """The fields that decide the result, as JSON values."""
         fields = asdict(self)
         return {name: fields[name] for name in fields if name not in RUN_ONLY}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Recipe":
+        """The inverse of `to_dict`. Raises `ValueError` for a field that does not exist."""
+        return _rebuilt(cls, fields)
+
+
+def _rebuilt(kind: Any, values: dict[str, Any]) -> Any:
+    """A dataclass, and those in it, from JSON values."""
+    hints = get_type_hints(kind)
+    if unknown := [name for name in values if name not in hints]:
+        raise ValueError(unknown_names("field", unknown, hints))
+    return kind(
+        **{
+            name: _rebuilt(hints[name], value) if is_dataclass(hints[name]) else _tuples(value)
+            for name, value in values.items()
+        }
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def training_batches(

@@ -13,18 +13,18 @@ from typing import Any
 from vit_jax.checkpoints import DAMAGED
 from vit_spec.checkpoint import CONFIG, WEIGHTS, replacing
 
-RECIPE, SUMMARY, METRICS, TENSORBOARD = (
-    "recipe.json",
-    "summary.json",
-    "metrics.jsonl",
-    "tensorboard",
-)
+RECIPE, SUMMARY, PROOF = "recipe.json", "summary.json", "proof.json"
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 CHECKPOINTS, PROFILE, PREEMPTED, LOCK = "checkpoints", "profile", "PREEMPTED", ".lock"
 BAD_BATCH = "bad_batch_step{}.npz"
 OURS = (
-    *(RECIPE, SUMMARY, METRICS, TENSORBOARD, WEIGHTS, CONFIG),
+    *(RECIPE, SUMMARY, PROOF, METRICS, TENSORBOARD, WEIGHTS, CONFIG),
     *(CHECKPOINTS, DAMAGED, PROFILE, PREEMPTED, BAD_BATCH.format("*")),
 )
+
+
+OF_THE_DATA = ("model.num_classes",)
+"""Fields of a recipe that the data decides."""
 
 
 class InUseError(OSError):
@@ -37,6 +37,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], *, writes: bool = True):
         self.path, self.writes = Path(path), writes
         self._recipe: Mapping[str, Any] | None = None  # of the run that goes on
+        self.before: Mapping[str, Any] | None = None  # what it had, if that is another
 
     @property
     def checkpoints(self) -> Path:
@@ -84,8 +85,8 @@ class RunFolder:
         """Training begins: the folder's run, if it goes on, has the new recipe from here on."""
         if not self.writes:
             return
-        (self.path / SUMMARY).unlink(missing_ok=True)
-        (self.path / PREEMPTED).unlink(missing_ok=True)
+        for name in (SUMMARY, PROOF, PREEMPTED):
+            (self.path / name).unlink(missing_ok=True)
         if self._recipe is not None:
             self.write_json(RECIPE, self._recipe)
 
@@ -124,9 +125,11 @@ class RunFolder:
             raise ValueError(
                 f"the recipe is not the one that the run in {self.path} was started with:\n"
                 + "\n".join(f"  {line}" for line in changed)
-                + "\nSet these back, or accept them with --allow-change"
+                + "\nSet these back, or accept them with --allow-change. Without a recipe and its "
+                f"fields, --resume --out {self.path} continues the run as it was started"
             )
         if changed:
+            self.before = self.read_json(RECIPE)
             print("the recipe has changed:\n" + "\n".join(f"  {line}" for line in changed))
 
     @contextlib.contextmanager
@@ -164,9 +167,8 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     return [
         line
         for key in {**old, **new}
-        for line in differences(
-            old.get(key, ...), new.get(key, ...), f"{name}.{key}".removeprefix(".")
-        )
+        if (full := f"{name}.{key}".removeprefix(".")) not in OF_THE_DATA
+        for line in differences(old.get(key, ...), new.get(key, ...), full)
     ]
 
 

@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_spec import ViTConfig
+from vit_spec.words import counted
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -62,8 +63,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Any = 
         shape[shape.index(-1)] = len(devices) // known
     if min(shape) < 1 or np.prod(shape) != len(devices):
         raise ValueError(
-            f"mesh data {data} x fsdp {fsdp} x tensor {tensor} is not the {len(devices)} devices: "
-            f"the numbers must multiply to {len(devices)}; one of them may be -1, which is the rest"
+            f"mesh data {data} x fsdp {fsdp} x tensor {tensor} does not match the "
+            f"{counted(len(devices), 'available device')}: the numbers must multiply to "
+            f"{len(devices)}; one of them may be -1, which is the rest"
         )
     try:
         return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
@@ -92,7 +94,8 @@ def check_batch_size(batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
     count = shares * parts
     if batch_size % count:
         near = max(count, batch_size // count * count)
-        what = f"{shares} devices" if shares == mesh.size else f"{shares} parts (data x fsdp)"
+        what = f"{shares} parts (data x fsdp)"
+        what = counted(shares, "device") if shares == mesh.size else what
         what += f" x accumulate {parts}" if parts > 1 else ""
         raise ValueError(
             f"batch_size {batch_size} is not a multiple of the {what}: use {near} or {near + count}"

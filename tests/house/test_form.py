@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("vit_spec", "vit_data", "vit_jax", "vit_torch", "parity")
+PACKAGES = ("vit_spec", "vit_data", "vit_jax", "vit_torch", "parity", "vitwin")
 MIRRORED = (
     "vit", "layers", "mlp", "heads", "embedding", "images", "masks", "initializers", "training",
     "training_state", "api",

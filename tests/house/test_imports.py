@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"vit_spec", "vit_data", "vit_jax", "vit_torch", "parity"}
+OURS = {"vit_spec", "vit_data", "vit_jax", "vit_torch", "parity", "vitwin"}
 ALLOWED = {
     "vit_spec": {"numpy", "ml_dtypes", "safetensors"},
     "vit_data": {
@@ -25,6 +25,7 @@ ALLOWED = {
         *("vit_spec", "vit_jax", "vit_torch", "numpy", "ml_dtypes", "jax", "flax", "optax"),
         *("torch", "pytest", "huggingface_hub", "tensorstore"),
     },
+    "vitwin": {"vit_spec", "vit_data", "vit_jax", "parity", "jax", "tyro"},
 }
 
 PROGRAMS = {

@@ -140,10 +140,10 @@ def test_as_many_steps_as_allowed_are_skipped_and_change_nothing(
     assert train.main([*saving, "--skip-nonfinite", "2"]) == 0
     out = capsys.readouterr().out
     assert "step 7: loss nan, gradient norm nan; skipped (2 of at most 2)" in out
-    assert "2 step(s) were not finite and changed nothing" in out
+    assert "2 steps were not finite and changed nothing" in out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["skipped_steps"] == 2 and summary["steps"] == 12
-    assert all(np.isfinite(list(line.values())).all() for line in lines(tmp_path / "run"))
+    assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run") if "loss" in line)
     state = vit_jax.api.get_state(vit_jax.load(tmp_path / "run"))
     assert all(np.isfinite(value).all() for value in state.values())
 

@@ -70,6 +70,15 @@ def test_another_model_is_refused_with_its_tensors():
         fit(Header(config=other), random_state(other, 0), TINY, random_state(TINY, 1))
 
 
+def test_a_checkpoint_of_another_width_is_refused_with_the_options_to_type(checkpoint):
+    config = TINY.replace(width=64, num_heads=4, image_size=48)
+    new = partial(train.new_model, Recipe(model=config), config)
+    text = rf"width {TINY.width}, depth 2, .*(.|\n)*--model.width {TINY.width} --model.num-heads"
+    with pytest.raises(ValueError, match=text) as caught:
+        initial_params(str(checkpoint), new, Header(config=config))
+    assert "pos_embed" not in str(caught.value) and "image-size" not in str(caught.value)
+
+
 def test_a_model_as_a_teacher_sees_its_own_normalisation():
     model = vit_jax.api.from_state(TINY, random_state(TINY, 0), param_dtype="float32")
     theirs = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))

@@ -30,10 +30,12 @@ def test_eval_only_tells_the_accuracy_of_a_run_or_of_a_checkpoint(
     assert train.main([*saving, "--resume"]) == 0
     capsys.readouterr()
     assert train.main([*saving, "--eval-only"]) == 0
-    accuracy = lines(tmp_path / "run")[-1]["test_accuracy"]
-    assert f"{tmp_path / 'run'}: test accuracy {accuracy:.2%} on" in capsys.readouterr().out
+    last = lines(tmp_path / "run")[-1]
+    top5, loss = f"top-5 {last['test_top5']:.2%}", f"loss {last['test_loss']:.4f}"
+    found = f"test accuracy {last['test_accuracy']:.2%}, {top5}, {loss} on 360 images"
+    assert f"{tmp_path / 'run'}: {found}" in capsys.readouterr().out
     assert train.main([*saving, "--eval-only", "--preprocessing.mean", "9", "9", "9"]) == 0
-    assert f": test accuracy {accuracy:.2%} on" in capsys.readouterr().out  # as it was trained
+    assert f": {found}" in capsys.readouterr().out  # as it was trained
     assert train.main([*saving[:-1], str(tmp_path / "none"), "--eval-only"]) == 2
     assert "has neither model.safetensors nor a checkpoint" in capsys.readouterr().err
 

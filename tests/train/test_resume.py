@@ -13,6 +13,7 @@ import vit_jax
 from tests.train import kill
 from tests.train.short_runs import Stop, lines, steps, stopped
 from vit_jax import loop
+from vit_spec import OptimConfig, learning_rate
 from vit_spec.run_step import read_run
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -32,7 +33,7 @@ def test_an_unfinished_run_is_refused_with_a_hint_and_continued_with_resume(
     assert "already holds an unfinished run of this recipe: --resume" in capsys.readouterr().err
     assert train.main([*saving, "--resume"]) == 0
     assert "resuming after step 8" in (out := capsys.readouterr().out)
-    assert "1 time(s) the run was resumed" in out
+    assert "the run was resumed 1 time" in out
     assert [line["step"] for line in lines(tmp_path / "run")] == [4, 6, 8, 12, 12]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["resumes"] == 1
 
@@ -99,7 +100,14 @@ def test_a_finished_run_is_made_longer(saving, tmp_path, capsys):
     assert train.main(saving) == 0
     longer = ["--optim.total-steps", "16", "--resume", "--allow-change"]
     assert train.main([*saving, *longer]) == 0
-    assert "resuming after step 12" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "resuming after step 12" in out
+    rates = [
+        learning_rate(OptimConfig(lr=3e-3, warmup_steps=2, total_steps=n), 12) for n in (16, 12)
+    ]
+    assert (
+        f"the learning rate of step 13 is {rates[0]:.1e}; it would have been {rates[1]:.1e}" in out
+    )
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 16
 
 
@@ -110,6 +118,20 @@ def test_a_run_made_shorter_than_it_is_ends_with_its_own_accuracy(saving, tmp_pa
     last = lines(tmp_path / "run")[-1]
     assert summary["steps"] == last["step"] == 8
     assert summary["test_accuracy"] == last["test_accuracy"]
+
+
+def test_a_run_goes_on_by_its_folder_alone_as_it_was_started(saving, tmp_path, monkeypatch, capsys):
+    started = [*saving, "--optim.lr", "0.001"]
+    stopped(started, monkeypatch)
+    assert train.main([*saving, "--resume"]) == 2
+    hint = f"--resume --out {tmp_path / 'run'} continues the run as it was started"
+    assert hint in capsys.readouterr().err
+    alone = ["--resume", "--out", str(tmp_path / "run")]
+    assert train.main([*alone, "--optim.lr", "0.002"]) == 2
+    assert "  optim.lr: 0.001 -> 0.002\n" in capsys.readouterr().err
+    assert train.main(alone) == 0
+    out = capsys.readouterr().out
+    assert "resuming after step 8" in out and "learning rate of" not in out
 
 
 def test_another_model_cannot_be_resumed_whatever_is_allowed(saving, tmp_path, monkeypatch, capsys):

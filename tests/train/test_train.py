@@ -1,6 +1,7 @@
 """The training program: what it writes, and that devices change nothing."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,21 @@ def test_a_run_writes_a_checkpoint_metrics_and_a_summary(quick, tmp_path, capsys
         and summary["test_images"] == 360
     )
     assert any((out / "tensorboard").iterdir())
-    assert "parity check" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "parity check" in said and "by class: " in said
+    for step in (4, 8, 12):  # a line each, as there is no terminal
+        assert re.search(rf"^step {step} of 12: loss [\d.]+, lr \S+, [\d,]+ images/s", said, re.M)
+    assert summary["classes"][3]["name"] == "3" and summary["classes"][3]["test_images"] == 37
+    last = lines(out)[-1]
+    assert (summary["test_loss"], summary["test_top5"]) == (last["test_loss"], last["test_top5"])
+    assert [c["test_accuracy"] for c in summary["classes"]] == last["test_accuracy_by_class"]
 
 
 def test_the_same_run_again_is_not_trained_again_and_another_is_refused(quick, tmp_path, capsys):
-    out = ["--out", str(tmp_path / "run")]
+    out = ["--out", str(tmp_path / "run"), "--model.num-classes", "1000"]
     assert train.main([*quick, *out]) == 0
+    written = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert written["model"]["num_classes"] == 10  # those of the data
     before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
     assert train.main([*quick, *out]) == 0
     assert "holds this run already" in capsys.readouterr().out

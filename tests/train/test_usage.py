@@ -51,7 +51,7 @@ def test_a_folder_with_other_files_is_left_alone(quick, tmp_path, capsys):
         ),
         (
             ["digits", "--optim.accumulate", "3"],
-            "batch_size 128 is not a multiple of the 1 devices x accumulate 3: use 126 or 129",
+            "batch_size 128 is not a multiple of the 1 device x accumulate 3: use 126 or 129",
         ),
         (
             ["digits", "--attention", "cudnn", "--dtype", "bfloat16"],
