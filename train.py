@@ -53,7 +53,7 @@ from vit_jax.run_folder import SUMMARY, RunFolder
 from vit_jax.run_weights import header_of, newest
 from vit_jax.saver import Saver
 from vit_jax.sharding import batch_share, check_batch_size, check_model, make_mesh, state_shardings
-from vit_jax.summary import closing_lines, summarize
+from vit_jax.summary import by_class, class_line, closing_lines, summarize
 from vit_spec import (
     Header,
     OptimConfig,
@@ -237,6 +237,7 @@ def evaluate_only(recipe: Recipe, folder: RunFolder) -> int:
     evaluate = Evaluation(structure, test_batches(recipe, model.config, source, mesh), mesh)
     found = evaluate(params)
     print(f"{path}: {found} on {counted(found.images, 'image')}")
+    print(class_line(by_class(header, found.right, found.of_class)))
     return 0
 
 

@@ -100,7 +100,7 @@ class Loop:
         return bool(every) and (step % every == 0 or step >= self.recipe.optim.total_steps)
 
     def _line(self) -> None:
-        """Writes a line of metrics and shows it: beside the bar, or where is none as a line."""
+        """Writes a line of metrics and shows it: beside the bar, and where a log is kept."""
         values = self._window.means()
         self.speed.finished()
         rates = self.speed.line()
@@ -108,9 +108,9 @@ class Loop:
         self.saver.poll()
         texts = [f"loss {values['loss']:.3f}, lr {values['lr']:.1e}"] if values else []
         text = ", ".join(texts + [shown(rates)] if rates else texts)
-        if self._bar.disable:
+        if self._bar.disable or not sys.stdout.isatty():
             total = self.recipe.optim.total_steps
-            print(f"step {self.progress.step:,} of {total:,}: {text}", flush=True)
+            tqdm.write(f"step {self.progress.step:,} of {total:,}: {text}")
         self._bar.set_postfix_str(text)
 
     def _between(self) -> None:

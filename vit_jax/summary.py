@@ -1,11 +1,11 @@
 """What came out of a run: the summary in its folder, and the last lines on the screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax.progress import Progress, Speed, shown
 from vit_spec import Header, count_parameters
-from vit_spec.strict_json import shown as shown_text
+from vit_spec.names import plain
 from vit_spec.words import counted
 
 SHOWN = 10  # classes whose accuracy is printed at most
@@ -42,14 +42,14 @@ def summarize(
         "skipped_steps": p.skipped,
         "resumes": p.resumes,
         "checkpoints": checkpoints,
-        "classes": _classes(header, p.test),
+        "classes": by_class(header, p.test.get("right", ()), p.test.get("of_class", ())),
     }
 
 
-def _classes(header: Header, test: dict[str, Any]) -> list[dict[str, Any]]:
-    """Images and accuracy of each class."""
+def by_class(header: Header, right: Sequence[int], of_class: Sequence[int]) -> list[dict[str, Any]]:
+    """Name, test images and accuracy of each class, from the numbers of an evaluation."""
     names = header.labels or tuple(map(str, range(header.config.num_classes)))
-    counts = zip(names, test.get("right", ()), test.get("of_class", ()), strict=False)
+    counts = zip(names, right, of_class, strict=False)
     return [
         {"name": name, "test_images": images, "test_accuracy": right / images if images else None}
         for name, right, images in counts
@@ -65,7 +65,7 @@ def closing_lines(summary: dict[str, Any]) -> str:
         f"test accuracy {s['test_accuracy']:.2%}{top5}{loss} on "
         f"{counted(s['test_images'], 'image')} after {s['seconds']:.0f} s of training; the best "
         f"accuracy was {s['best_test_accuracy']:.2%} after step {s['best_step']:,}",
-        _of_classes(s["classes"]),
+        class_line(s["classes"]),
         shown(s),
     ]
     if s["checkpoints"]:
@@ -81,11 +81,11 @@ def closing_lines(summary: dict[str, Any]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _of_classes(classes: list[dict[str, Any]]) -> str:
+def class_line(classes: list[dict[str, Any]]) -> str:
     """The accuracy of each class, the lowest first; of many classes only those."""
     known = [c for c in classes if c["test_images"]]
     known.sort(key=lambda c: c["test_accuracy"])
-    texts = [f"{shown_text(c['name'])[1:-1]} {c['test_accuracy']:.1%}" for c in known[:SHOWN]]
+    texts = [f"{plain(c['name'])} {c['test_accuracy']:.1%}" for c in known[:SHOWN]]
     if not texts:
         return ""
     what = "by class" if len(known) <= SHOWN else f"the lowest of {len(known):,} classes"

@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import vit_jax
 import vit_torch
 from tests.twin_models import TINY
-from vit_data import eval_batches, open_source
 from vit_data.recipe import Recipe
 from vit_data.recipes import RECIPES
 from vit_jax.run_folder import PROOF
-from vit_spec import Preprocessing, get
+from vit_spec import get
 from vitwin import proof
 from vitwin.proof import level_of, prove
 
@@ -24,27 +24,37 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-@pytest.fixture(scope="module")
-def batches(tmp_path_factory):
-    source = open_source("digits", split="test", data_dir=tmp_path_factory.mktemp("data"))
-    facts = {"channels": TINY.in_channels, "preprocessing": Preprocessing()}
-    return lambda: eval_batches(source, batch_size=24, size=TINY.image_shape, **facts)
+class Batches(list):
+    """Test batches in memory."""
+
+    def close(self):
+        pass
 
 
-def test_a_proof_that_passed_is_a_certificate_and_is_not_repeated_unasked(run, batches, capsys):
+def batches():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 6, *TINY.image_shape, TINY.in_channels)).astype(np.float32)
+    masks = np.ones((2, 6), np.float32)
+    masks[1, 4:] = 0
+    labels = rng.integers(10, size=(2, 6))
+    rows = zip(images, labels, masks, strict=True)
+    return Batches({"image": x, "label": y, "mask": m} for x, y, m in rows)
+
+
+def test_a_proof_that_passed_is_a_certificate_and_is_not_repeated_unasked(run, capsys):
     assert prove(RECIPE, run, batches)
-    assert "the same prediction for 360 of 360 images" in capsys.readouterr().out
+    assert "the same prediction for 10 of 10 images" in capsys.readouterr().out
     assert prove(replace(RECIPE, proof="auto"), run, lambda: pytest.fail("it was repeated"))
     said = f"proven up to weights already: {run / PROOF}; --proof training proves it again"
     assert said in capsys.readouterr().out
     assert prove(RECIPE, run, batches)
-    assert "360 of 360" in capsys.readouterr().out
+    assert "10 of 10" in capsys.readouterr().out
     vit_jax.save(vit_jax.create(TINY.replace(num_classes=10, depth=1), seed=2), run)
     assert proof.proven(run) is None
 
 
 def test_a_level_below_the_full_one_looks_at_as_many_images_as_its_cost_allows(
-    run, batches, capsys, monkeypatch
+    run, capsys, monkeypatch
 ):
     monkeypatch.setattr(proof, "BUDGET", 0)
     assert prove(RECIPE, run, batches)
@@ -53,7 +63,7 @@ def test_a_level_below_the_full_one_looks_at_as_many_images_as_its_cost_allows(
     assert f"this went up to weights; the full proof, which takes longer: parity check {run}" in out
 
 
-def test_a_proof_that_fails_is_not_kept(run, batches, monkeypatch, capsys):
+def test_a_proof_that_fails_is_not_kept(run, monkeypatch):
     assert prove(RECIPE, run, batches)
     load = vit_torch.load
 
