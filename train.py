@@ -62,6 +62,7 @@ from vit_spec import (
     learning_rate,
     read_header,
 )
+from vit_spec.names import printable
 from vit_spec.words import counted
 from vitwin.arguments import parse
 from vitwin.closing import next_steps
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (ValueError, OSError) as error:
         text = f"{error.strerror}: {error.filename}" if getattr(error, "strerror", "") else error
-        print(f"train: {text}", file=sys.stderr)
+        print(f"train: {printable(text, lines=True)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ntrain: interrupted; --resume goes on from the last save, if any", file=sys.stderr)
@@ -156,7 +157,7 @@ def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
     print(
         f"{counted(count_parameters(config), 'parameter')} (width {config.width}, depth "
         f"{config.depth}, patches {config.patch_size}, images {config.image_size}), "
-        f"{counted(len(source), 'image')} of {recipe.data}, "
+        f"{counted(len(source), 'image')} of {printable(recipe.data)}, "
         f"{counted(recipe.optim.total_steps, 'step')} of {recipe.batch_size} on "
         f"{counted(mesh.size, f'{jax.devices()[0].platform} device')}"
     )

@@ -15,6 +15,7 @@ import numpy as np
 from vit_jax.api import from_state
 from vit_jax.probing import extract, fit_linear, nearest_classes
 from vit_spec.extras import explain
+from vit_spec.names import printable
 
 METHODS = ("knn", "linear")
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, accuracy in probe(options).items():
             print(f"{name}: test accuracy {accuracy:.2%}")
     except (ValueError, OSError) as error:
-        print(f"probe: {error}", file=sys.stderr)
+        print(f"probe: {printable(error, lines=True)}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (text := explain(error, "probe")) is None:

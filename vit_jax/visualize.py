@@ -18,6 +18,7 @@ import numpy as np
 from vit_jax.api import from_state
 from vit_jax.attention_maps import attention_maps, filters, of_patches, rollout
 from vit_spec.extras import exit_without, explain
+from vit_spec.names import printable
 
 if __name__ == "__main__":
     exit_without("visualize", "PIL")
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picture = draw(options.checkpoint, options.image, options.layer)
         picture.save(options.out)
     except (ValueError, OSError) as error:
-        print(f"visualize: {error}", file=sys.stderr)
+        print(f"visualize: {printable(error, lines=True)}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (text := explain(error, "visualize")) is None:

@@ -22,7 +22,9 @@ def test_eval_only_tells_the_accuracy_of_a_run_or_of_a_checkpoint(
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
     assert train.main([*saving, "--eval-only"]) == 0
     out, classes = capsys.readouterr().out.splitlines()[-2:]
-    assert classes.startswith("by class: ") and out.startswith(f"{tmp_path / 'run' / 'checkpoints' / '8'}: test accuracy ")
+    assert classes.startswith("by class: ") and out.startswith(
+        f"{tmp_path / 'run' / 'checkpoints' / '8'}: test accuracy "
+    )
     assert out.endswith(" on 360 images")
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
     one = str(tmp_path / "run" / "checkpoints" / "4")
