@@ -64,6 +64,7 @@ class Format:
     config_to: Callable[[Header], dict[str, Json]] = lambda header: {}  # file name -> JSON
     expresses: Callable[[ViTConfig], list[str]] = lambda config: []  # reasons why it cannot
     ignored: tuple[str, ...] = ()  # patterns of names that are no part of the model
+    unused: Callable[[Given], tuple[str, ...]] = lambda given: ()  # patterns like those, of a file
     aliases: Callable[[Given], Mapping[str, str]] = lambda given: {}  # name in the file -> in table
     file: str | None = None  # of the weights, if the format is a directory
     sharded: bool = False  # whether its library reads several files and their index as well
@@ -95,11 +96,11 @@ class Format:
 
     def places(self, given: Given) -> dict[str, str]:
         """Name in the table -> name in the file, of the tensors that the table must account for."""
-        aliases = self.aliases(given)
+        aliases, patterns = self.aliases(given), (*self.ignored, *self.unused(given))
         return {
             aliases.get(name, name): name
             for name in given.shapes
-            if not any(re.fullmatch(pattern, name) for pattern in self.ignored)
+            if not any(re.fullmatch(pattern, name) for pattern in patterns)
         }
 
 

@@ -87,6 +87,11 @@ def vision(given: Given) -> Given:
 
 def config_from(given: Given) -> Header:
     """The attributes of the vision tower."""
+    if "classifier.weight" in given.shapes:
+        raise ValueError(
+            "CLIPForImageClassification's classifier takes the mean of tokens that the last norm "
+            "has not seen, which no head of ours does: leave it out with leave_out='classifier.*'"
+        )
     given = vision(given)
     attributes, fields = hf.read(given, DEFAULTS, ignored=IGNORED, where="transformers CLIP")
     projection = given.shapes.get("visual_projection.weight", (0,))

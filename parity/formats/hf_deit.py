@@ -1,4 +1,4 @@
-"""transformers' DeiTForImageClassification, with a teacher or not: `modeling_deit.py`, version 4.
+"""transformers' DeiTModel and DeiTForImageClassification, with a teacher or not, version 4.
 
 With a teacher its logits are the mean of both heads', as ours. Without one the distillation token
 is there and no head takes it: a register of ours, which has no position, so that the token's is
@@ -44,7 +44,8 @@ folded = Sum(_to_ours, _to_theirs, adds=_to_ours)
 
 def table(config: ViTConfig) -> list[Rule]:
     """Two tokens with a position each, and one head or two."""
-    p, distilled = f"{PREFIX}embeddings.", config.distillation_token
+    base, distilled = PREFIX if config.num_classes else "", config.distillation_token
+    p = f"{base}embeddings."
     token, positions = f"{p}distillation_token", f"{p}position_embeddings"
     tokens = [Rule("dist_token", token), Rule("pos_embed", positions)]
     heads = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
@@ -53,9 +54,10 @@ def table(config: ViTConfig) -> list[Rule]:
         *(tokens if distilled else [Rule(("reg_token", "pos_embed"), (token, positions), folded)]),
         *modules({"patch_embed.proj": f"{p}patch_embeddings.projection"}),
         *hf.bert_blocks(
-            f"{PREFIX}encoder.layer", ("layernorm_before", "layernorm_after"), hf_vit.MLP
+            f"{base}encoder.layer", ("layernorm_before", "layernorm_after"), hf_vit.MLP
         ),
-        *modules({"norm": f"{PREFIX}layernorm", **(heads if distilled else {"head": ONE_HEAD})}),
+        *modules({"norm": f"{base}layernorm", **(heads if distilled else {"head": ONE_HEAD})}),
+        *modules({"pre_logits.fc": "pooler.dense"}),
     ]
 
 
@@ -63,15 +65,12 @@ def config_from(given: Given) -> Header:
     """The attributes; the number of classes and of heads is in the tensors."""
     attributes, fields = hf.read(given, hf_vit.DEFAULTS, where="transformers DeiT")
     distilled = "cls_classifier.weight" in given.shapes
-    classes = given.shapes.get("cls_classifier.weight" if distilled else f"{ONE_HEAD}.weight")
-    if classes is None:
-        raise ValueError(
-            "there is neither cls_classifier nor classifier: DeiTModel has no head; convert "
-            "DeiTForImageClassification, with a teacher or not"
-        )
+    head = "cls_classifier.weight" if distilled else f"{ONE_HEAD}.weight"
+    classes = given.shapes.get(head, (0,))[0]
     config = ViTConfig(
         **fields,
-        num_classes=classes[0],
+        num_classes=classes,
+        representation_size=None if classes else hf_vit.pooler(given, attributes),
         distillation_token=distilled,
         num_registers=0 if distilled else 1,
         mlp_width=attributes["intermediate_size"],
@@ -89,7 +88,7 @@ def config_to(header: Header) -> dict[str, Json]:
     """That of a ViT under another name."""
     files = hf_vit.config_to(header)
     teacher = "WithTeacher" if header.config.distillation_token else ""
-    name = f"DeiTForImageClassification{teacher}"
+    name = f"DeiTForImageClassification{teacher}" if header.config.num_classes else "DeiTModel"
     files[hf.PREPROCESSOR_FILE] = hf.preprocessing_to(header, "DeiTImageProcessor")
     files["config.json"] |= {"model_type": "deit", "architectures": [name]}
     return files
@@ -97,22 +96,26 @@ def config_to(header: Header) -> dict[str, Json]:
 
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why neither model can hold a model."""
-    other = {"distillation_token": ..., "num_registers": ..., "qkv_bias": ...}
+    other = {
+        "distillation_token": ..., "num_registers": ..., "qkv_bias": ...,
+        "representation_size": ... if config.num_classes == 0 else None,
+    }  # fmt: skip
     reasons = cannot(config, other, who="transformers' DeiT")
     if not config.distillation_token and config.num_registers != 1:
         reasons.append(
             f"distillation_token False with num_registers {config.num_registers} (it always has "
             "the token, or one register in its place)"
         )
-    if not config.num_classes:
-        reasons.append("num_classes 0 (it has a head)")
+    if not config.num_classes and config.distillation_token:
+        reasons.append("num_classes 0 with a distillation_token (DeiTModel returns one token)")
     return reasons
 
 
 FORMAT = Format(
     name="hf_deit",
     kind="safetensors",
-    about="directory of transformers' DeiTForImageClassification, with a teacher or not",
+    about="directory of transformers' DeiTModel or DeiTForImageClassification, with a teacher or "
+    "not",
     matches=matches,
     config_from=config_from,
     table=table,

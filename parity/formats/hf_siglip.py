@@ -1,6 +1,7 @@
-"""transformers' SiglipVisionModel: `modeling_siglip.py`. No class token; attention pooling.
+"""transformers' SiglipVisionModel and SiglipForImageClassification: `modeling_siglip.py`.
 
-Of a whole SiglipModel the vision tower is read.
+No class token; attention pooling, or before a classifier the mean of the patches, which leaves the
+pooling without a use. Of a whole SiglipModel the vision tower is read.
 """
 
 import numpy as np
@@ -17,6 +18,8 @@ DEFAULTS = {
     "intermediate_size": 3072, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
     "vision_use_head": True,
 }  # fmt: skip
+TOWER, CLASSIFIER = hf_clip.TOWER, "classifier.weight"
+POOLING = (r"(vision_model\.)?head\..*",)
 DEFAULT = Preprocessing(crop_fraction=1.0, squash=True)
 
 query_and_rest = Op(
@@ -32,11 +35,13 @@ def matches(given: Given) -> bool:
 
 
 def table(config: ViTConfig) -> list[Rule]:
-    """The pooling's query, key and value are one layer."""
-    d, attention = config.width, "head.attention"
+    """The pooling's query, key and value are one layer. A classifier has its own prefix."""
+    d, attention, p = config.width, "head.attention", TOWER if classifies(config) else ""
     return [
-        Rule("pos_embed", "embeddings.position_embedding.weight", reshaped((1, -1, d), (-1, d))),
-        *hf_clip.encoder(""),
+        Rule(
+            "pos_embed", f"{p}embeddings.position_embedding.weight", reshaped((1, -1, d), (-1, d))
+        ),
+        *hf_clip.encoder(p),
         Rule("attn_pool.latent", "head.probe"),
         Rule(
             ("attn_pool.q.weight", "attn_pool.kv.weight"),
@@ -52,33 +57,51 @@ def table(config: ViTConfig) -> list[Rule]:
                 "attn_pool.norm": "head.layernorm",
                 "attn_pool.mlp.fc1": "head.mlp.fc1",
                 "attn_pool.mlp.fc2": "head.mlp.fc2",
+                "head": "classifier",
             }
         ),
     ]
 
 
+def classifies(config: ViTConfig) -> bool:
+    """Whether it is a SiglipForImageClassification."""
+    return config.pool == "mean" and config.num_classes > 0
+
+
+def aliases(given: Given) -> dict[str, str]:
+    """The names of a file: the table's prefix comes and goes with the classifier."""
+    prefix = TOWER if CLASSIFIER in given.shapes else ""
+    return {
+        name: name if name.startswith("classifier.") else prefix + name.removeprefix(TOWER)
+        for name in given.shapes
+    }
+
+
 def config_from(given: Given) -> Header:
-    """The attributes of the vision tower."""
+    """The attributes of the vision tower; the classifier is in the tensors."""
+    labels = hf.labels_from(given)
     given = hf_clip.vision(given)
     attributes, fields = hf.read(given, DEFAULTS, where="transformers SigLIP")
+    classes = given.shapes.get(CLASSIFIER, (0,))[0]
     config = ViTConfig(
         **fields,
-        num_classes=0,
+        num_classes=classes,
         class_token=False,
-        pool="map",
+        pool="mean" if classes else "map",
         mlp_width=attributes["intermediate_size"],
         activation=hf.activation(attributes["hidden_act"]),
         norm_eps=attributes["layer_norm_eps"],
         pos_embed_antialias=False,
     )
-    if not attributes["vision_use_head"]:
+    if not classes and not attributes["vision_use_head"]:
         raise Unsaid(
             "vision_use_head false: without its attention pooling the model returns tokens, and "
             "every model of ours pools them; give a config with another pool by "
             "model='config.json'",
             {name: value for name, value in config.to_dict().items() if name != "pool"},
         )
-    return Header(config=config, preprocessing=hf.preprocessing_from(given, DEFAULT))
+    preprocessing = hf.preprocessing_from(given, DEFAULT)
+    return Header(config=config, preprocessing=preprocessing, labels=labels if classes else None)
 
 
 def config_to(header: Header) -> dict[str, Json]:
@@ -89,8 +112,15 @@ def config_to(header: Header) -> dict[str, Json]:
         "hidden_act": hf.HIDDEN_ACT[c.activation],
         "layer_norm_eps": c.norm_eps,
         "attention_dropout": 0.0,
-        "vision_use_head": True,
+        "vision_use_head": not classifies(c),
     }
+    if classifies(c):
+        content = {
+            "architectures": ["SiglipForImageClassification"],
+            "model_type": "siglip",
+            "vision_config": {k: v for k, v in content.items() if k != "architectures"},
+            **hf.labels_to(header),
+        }
     return {
         "config.json": content,
         "preprocessor_config.json": hf.preprocessing_to(header, "SiglipImageProcessor"),
@@ -99,21 +129,24 @@ def config_to(header: Header) -> dict[str, Json]:
 
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why SigLIP's vision tower cannot hold a model."""
-    other = {"class_token": False, "pool": "map", "num_classes": 0, "class_token_position": ...}
+    pool = "mean" if config.num_classes else "map"  # before a classifier, and without one
+    other = {"class_token": False, "pool": pool, "class_token_position": ...}
     return cannot(config, other, who="transformers' SigLIP")
 
 
 FORMAT = Format(
     name="hf_siglip",
     kind="safetensors",
-    about="directory of transformers' SiglipVisionModel; also read: SiglipModel, its vision tower",
+    about="directory of transformers' SiglipVisionModel or SiglipForImageClassification; also "
+    "read: SiglipModel, its vision tower",
     matches=matches,
     config_from=config_from,
     table=table,
     config_to=config_to,
     expresses=expresses,
     ignored=hf_clip.TEXT,
-    aliases=hf_clip.aliases,
+    unused=lambda given: POOLING if CLASSIFIER in given.shapes else (),
+    aliases=aliases,
     file="model.safetensors",
     sharded=True,
     untold=hf.untold("dropout", "drop_path"),

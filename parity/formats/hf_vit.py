@@ -44,12 +44,6 @@ def config_from(given: Given) -> Header:
     attributes, fields = hf.read(given, DEFAULTS, where="transformers ViT")
     shapes = given.shapes
     classes = shapes["classifier.weight"][0] if "classifier.weight" in shapes else 0
-    pooler = shapes.get("pooler.dense.weight")
-    if pooler and attributes["pooler_act"] != "tanh":
-        raise ValueError(
-            f"pooler_act {attributes['pooler_act']!r}: ours is tanh; drop the pooler, which is "
-            "pooler.dense in the file, if you do not need it"
-        )
     config = ViTConfig(
         **fields,
         num_classes=classes,
@@ -57,12 +51,23 @@ def config_from(given: Given) -> Header:
         activation=hf.activation(attributes["hidden_act"]),
         norm_eps=attributes["layer_norm_eps"],
         qkv_bias=attributes["qkv_bias"],
-        representation_size=pooler[0] if pooler and not classes else None,
+        representation_size=None if classes else pooler(given, attributes),
         dropout=attributes["hidden_dropout_prob"],
         pos_embed_antialias=False,
     )
     preprocessing = hf.preprocessing_from(given, DEFAULT)
     return Header(config=config, preprocessing=preprocessing, labels=hf.labels_from(given))
+
+
+def pooler(given: Given, attributes: Json) -> int | None:
+    """The width of the tanh layer on the class token, if there is one."""
+    shape = given.shapes.get("pooler.dense.weight")
+    if shape and attributes["pooler_act"] != "tanh":
+        raise ValueError(
+            f"pooler_act {attributes['pooler_act']!r}: ours is tanh; drop the pooler, which is "
+            "pooler.dense in the file, if you do not need it"
+        )
+    return shape[0] if shape else None
 
 
 def config_to(header: Header) -> dict[str, Json]:
