@@ -15,6 +15,7 @@ from parity.inspection import inspect
 from parity.report import LEVELS, Gap, Report
 from parity.rules import Names, Rule, fused, heads, permute
 from parity.verify import Verification, verify
+from vit_spec.version import __version__
 
 if TYPE_CHECKING:
     from parity.check import check
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from parity.twins import to_jax, to_torch
 
 __all__ = [
+    "__version__",
     "LEVELS",
     "Cause",
     "Diagnosis",

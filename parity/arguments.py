@@ -4,6 +4,7 @@ import argparse
 
 from parity.convert import FORMATS
 from parity.report import LEVELS
+from vit_spec.version import __version__
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
@@ -13,6 +14,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="parity", description="Port ViT weights between JAX and PyTorch, and prove it."
     )
+    found.add_argument("--version", action="version", version=f"parity of vitwin {__version__}")
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     check = commands.add_parser(

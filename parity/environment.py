@@ -12,14 +12,15 @@ from typing import Any
 
 from parity.tolerance import PRACTICE, PROOF
 from vit_spec import ViTConfig
+from vit_spec.version import __version__
 
 PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "torch")
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """The versions of this project, of Python and of `packages`."""
-    names = {name: _version(name) for name in ("vitwin", *packages)}
-    return {"vitwin": names.pop("vitwin"), "python": platform.python_version(), **names}
+    found = {name: _version(name) for name in packages}
+    return {"vitwin": __version__, "python": platform.python_version(), **found}
 
 
 def environment(torch_model: Any = None) -> dict[str, dict[str, Any]]:

@@ -13,8 +13,10 @@ from vit_data.decode import decode
 from vit_data.pipeline import Batches, eval_batches, train_batches
 from vit_data.preprocess import load_image
 from vit_data.sources import Source, open_source
+from vit_spec.version import __version__
 
 __all__ = [
+    "__version__",
     "Augmentation",
     "Batches",
     "Source",

@@ -9,8 +9,10 @@ from vit_jax.masks import sample_masks
 from vit_jax.options import Options
 from vit_jax.training_state import load_training, save_training
 from vit_jax.vit import ViT
+from vit_spec.version import __version__
 
 __all__ = [
+    "__version__",
     "Options",
     "ViT",
     "create",

@@ -13,8 +13,10 @@ from vit_spec.preprocessing import Preprocessing
 from vit_spec.schedule import learning_rate
 from vit_spec.training_state import TrainingState
 from vit_spec.variants import full_name, get, resolve, variants
+from vit_spec.version import __version__
 
 __all__ = [
+    "__version__",
     "Header",
     "OptimConfig",
     "Preprocessing",

@@ -1,5 +1,5 @@
 """What stands on all the packages: the command `vitwin` and the parts of the training program."""
 
-__version__ = "0.1.0"
+from vit_spec.version import __version__
 
 __all__ = ["__version__"]
