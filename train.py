@@ -154,10 +154,11 @@ def open_data(recipe: Recipe, mesh: Mesh) -> tuple[Header, Any, Batches]:
         )
         batches = Taught(batches, teacher, config.num_classes)
     print(describe_classes(source, test))
+    height, width = recipe.preprocessing.size or config.image_shape
     print(
         f"{counted(count_parameters(config), 'parameter')} (width {config.width}, depth "
-        f"{config.depth}, patches {config.patch_size}, images {config.image_size}), "
-        f"{counted(len(source), 'image')} of {printable(recipe.data)}, "
+        f"{config.depth}, patches {config.patch_size}), "
+        f"{counted(len(source), 'image')} of {printable(recipe.data)} at {height} x {width}, "
         f"{counted(recipe.optim.total_steps, 'step')} of {recipe.batch_size} on "
         f"{counted(mesh.size, f'{jax.devices()[0].platform} device')}"
     )
@@ -260,7 +261,7 @@ def test_batches(
         batch_size=share,
         shard_index=turn,
         shard_count=turns,
-        size=config.image_shape,
+        size=recipe.preprocessing.size or config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,
         resize_by=recipe.resize_by,

@@ -231,7 +231,7 @@ def training_batches(
         batch_size=batch_size or recipe.batch_size,
         shard_index=shard_index,
         shard_count=shard_count,
-        size=config.image_shape,
+        size=recipe.preprocessing.size or config.image_shape,
         channels=config.in_channels,
         preprocessing=recipe.preprocessing,
         augmentation=recipe.augmentation,

@@ -124,7 +124,8 @@ class Loop:
         if progress.step and (self._due(keep.every) or (better and keep.best)):
             self._settle()
             self.state = self._blocks.unstack(self.state)
-            self.saver.save(self.state, progress, self.writer, accuracy=accuracy)
+            with self.speed.paused():
+                self.saver.save(self.state, progress, self.writer, accuracy=accuracy)
             self.state = self._blocks.stack(self.state)
 
     def _test(self) -> TestResult:

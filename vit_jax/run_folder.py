@@ -159,11 +159,15 @@ class RunFolder:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """`field: old -> new` for each field of two nested dicts of JSON values that differs."""
+    """`field: old -> new` for each field of two nested dicts of JSON values that differs.
+
+    A field that an older version did not know is None there.
+    """
     if name == "":
         new = json.loads(json.dumps(new))
     if not isinstance(old, dict) or not isinstance(new, dict):
-        return [] if old == new else [f"{name}: {_shown(old)} -> {_shown(new)}"]
+        same = old == new or (old is ... and new is None)
+        return [] if same else [f"{name}: {_shown(old)} -> {_shown(new)}"]
     return [
         line
         for key in {**old, **new}

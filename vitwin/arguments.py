@@ -55,7 +55,13 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
     about = re.sub(r"\n(Cost|Result):", r"\n\n\1:", about) + ABOUT
     called = f"{program()} {first or ''}".strip()
     with _whole_paragraphs():
-        return name, tyro.cli(Recipe, default=base, args=rest, prog=called, description=about)
+        recipe = tyro.cli(Recipe, default=base, args=rest, prog=called, description=about)
+    if _value(rest, "--model.image-size") and not _value(rest, "--preprocessing.size"):
+        facts = dataclasses.replace(
+            recipe.preprocessing, size=None
+        )  # the checkpoint's is overruled
+        recipe = dataclasses.replace(recipe, preprocessing=facts)
+    return name, recipe
 
 
 def overview() -> str:
@@ -149,10 +155,9 @@ def _value(arguments: list[str], flag: str) -> str | None:
     """The value that a command line gives to a flag, the last one that it does."""
     found = None
     for i, word in enumerate(arguments):
-        if word == flag:
-            found = " ".join(arguments[i + 1 : i + 2])
-        elif word.startswith(f"{flag}="):
-            found = word.removeprefix(f"{flag}=")
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == flag:
+            found = value if equals else " ".join(arguments[i + 1 : i + 2])
     return found
 
 

@@ -72,6 +72,16 @@ def test_a_checkpoint_to_start_from_says_what_the_model_and_its_normalisation_ar
     assert recipe.model.width == 384 and recipe.preprocessing == NORMALISED
 
 
+def test_images_have_the_size_of_the_checkpoint_unless_one_is_given(tmp_path):
+    facts = Preprocessing(size=(16, 16))
+    vit_jax.save(vit_jax.create(TINY, seed=0), tmp_path / "source", preprocessing=facts)
+    init = ["folder", "--init", str(tmp_path / "source")]
+    recipe = parse(init)[1]
+    assert (recipe.preprocessing.size, recipe.model.image_size) == ((16, 16), 32)
+    recipe = parse([*init, "--model.image_size", "48"])[1]
+    assert (recipe.preprocessing.size, recipe.model.image_size) == (None, 48)
+
+
 def test_a_recipe_made_to_fine_tune_keeps_its_image_size(checkpoint):
     _, recipe = parse(["finetune_384", "--init", checkpoint, "--model.image-size", "48"])
     assert (recipe.model.image_size, recipe.model.width) == (48, TINY.width)
