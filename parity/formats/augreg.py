@@ -1,7 +1,7 @@
 """The npz files of google-research/vision_transformer: ViT, AugReg, SAM. A tree of Linen's names.
 
 Source: `vit_jax/models_vit.py` there. Its GELU is the tanh approximation (`nn.gelu`), and it pools
-the class token.
+the class token, or without one (`gap`) the mean of the tokens.
 """
 
 from parity.formats.format import ELSEWHERE, Format, Given, inferred
@@ -11,6 +11,10 @@ from parity.formats.table import Rule
 from vit_spec import Header, Preprocessing, ViTConfig
 
 BLOCK = "Transformer/encoderblock_{i}"
+ZOOM = (
+    "Google's code resamples positions linearly from corner to corner, and ours by "
+    "pos_embed_interpolation"
+)
 SQUASHED = Preprocessing(crop_fraction=1.0, squash=True)
 QUERY = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
 
@@ -48,9 +52,18 @@ def config_from(given: Given) -> Header:
 
 def expresses(config: ViTConfig) -> list[str]:
     """Reasons why the original code cannot compute a model."""
-    other = {"representation_size": ..., "norm_eps": 1e-6, "activation": "gelu_tanh"}
-    reasons = cannot(config, other, who="google-research/vision_transformer")
-    return reasons
+    other = {
+        "class_token": ..., "pool": "token" if config.class_token else "mean",
+        "class_token_position": True if config.class_token else ..., "representation_size": ...,
+        "norm_eps": 1e-6, "activation": "gelu_tanh",
+    }  # fmt: skip
+    return cannot(config, other, who="google-research/vision_transformer")
+
+
+def untold(given: Given) -> tuple[str, ...]:
+    """Without a class token the tokens are averaged (`gap`), or not pooled at all."""
+    pool = () if "cls" in given.shapes else ("pool",)
+    return ("activation", "norm_eps", "image_size", *pool, *ELSEWHERE)
 
 
 FORMAT = Format(
@@ -62,5 +75,6 @@ FORMAT = Format(
     table=table,
     expresses=expresses,
     usual=SQUASHED,
-    untold=lambda given: ("activation", "norm_eps", "image_size", *ELSEWHERE),
+    untold=untold,
+    other_sizes=ZOOM,
 )

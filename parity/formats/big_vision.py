@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity.formats.augreg import SQUASHED
+from parity.formats.augreg import SQUASHED, ZOOM
 from parity.formats.format import ELSEWHERE, Format, Given, Unsaid, depth_of, fields_of
 from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm, pooling
@@ -114,6 +114,12 @@ def expresses(config: ViTConfig) -> list[str]:
     return reasons
 
 
+def untold(given: Given) -> tuple[str, ...]:
+    """Without class token and pooling head it is the mean (`gap`) or the first token (`0`)."""
+    pooled = {"params/cls", "params/MAPHead_0/probe"} & given.shapes.keys()
+    return UNTOLD if pooled else ("pool", *UNTOLD)
+
+
 def _matches(pattern: str) -> Callable[[Given], bool]:
     return lambda given: any(re.fullmatch(pattern, name) for name in given.shapes)
 
@@ -130,7 +136,8 @@ def _format(name: str, about: str, is_stacked: bool) -> Format:
         ignored=TRAINING,
         expresses=expresses,
         usual=SQUASHED,
-        untold=lambda given: UNTOLD,
+        untold=untold,
+        other_sizes=ZOOM,
     )
 
 

@@ -73,6 +73,7 @@ class Format:
     usual: Preprocessing = field(default_factory=Preprocessing)  # where nothing is said of it
     variants: bool = False  # its names are timm's, as those of variants: a variant says its images
     model: Callable[[ViTConfig], str] = lambda config: ""  # the published one that it is taken for
+    other_sizes: str = ""  # how its code resamples positions, where that is not as ours can
 
     def held(self, config: ViTConfig) -> ViTConfig:
         """The same function as the format has it: the class token's position may be zeros."""

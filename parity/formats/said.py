@@ -90,6 +90,8 @@ def settled(form: Format, given: Given, model: Model, *, where: str) -> tuple[He
     fields in which they contradict each other.
     """
     header, notes = _settled(form, given, model, where=where)
+    if form.other_sizes and header.config.pos_embed == "learned" and not isinstance(model, Header):
+        notes.append(f"outputs at other image sizes differ from the original's: {form.other_sizes}")
     return agreed(header, None, given.sizes, where=where), notes
 
 

@@ -13,7 +13,7 @@ from tests.oracles.linen_trees import LinenViT, apply, stacked, tree, unstacked
 from tests.parity.format_oracles import assert_same_bits, gap_of_ours, images, tensors
 from tests.twin_models import TINY, relative_gap
 
-AUGREG = {"plain": {}, "pre_logits": {"pre_logits": 24}}
+AUGREG = {"plain": {}, "pre_logits": {"pre_logits": 24}, "gap": {"pool": "gap"}}
 BIG_VISION = {
     "class_token": {},
     "mean": {"pool": "gap", "pre_logits": 24},
@@ -96,6 +96,18 @@ def test_a_target_that_cannot_hold_the_model_says_every_reason(tmp_path):
     with pytest.raises(ValueError, match=message):
         parity.convert(tmp_path / "ours", tmp_path / "x.npz", target="augreg")
     assert not (tmp_path / "x.npz").exists()
+
+
+@pytest.mark.parametrize("format", ["augreg", "big_vision"])
+def test_a_pool_that_the_tree_does_not_say_is_noted(format, tmp_path, x64):
+    for pool, said in (("gap", True), ("tok", False)):
+        params = tree(LinenViT(format, pool=pool))
+        params = prefixed(params) if format == "big_vision" else params
+        np.savez(tmp_path / "x.npz", **params)
+        parity.convert(tmp_path / "x.npz", tmp_path / pool)
+        notes = read_certificate(tmp_path / pool)["remarks"]
+        assert ("pool 'mean'" in notes[0]) is said
+        assert "other image sizes differ from the original's: Google's code resamples" in notes[1]
 
 
 def test_states_of_the_optimizer_stay_behind_with_a_note(tmp_path, x64):

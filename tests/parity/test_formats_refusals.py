@@ -63,7 +63,7 @@ FEATURES = {  # a feature: changes, and the only formats that hold it beside the
     "pooler": (
         {"representation_size": 24, **HEADLESS}, "augreg big_vision* hf_vit hf_flax_vit"
     ),
-    "no_class_token": ({"class_token": False, "pool": "mean"}, "timm big_vision*"),
+    "no_class_token": ({"class_token": False, "pool": "mean"}, "timm augreg big_vision*"),
     "own_position": (
         {"class_token_position": False},
         "timm hf* augreg big_vision* torchvision open_clip deit* mae dino*",
