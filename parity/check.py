@@ -233,6 +233,8 @@ class _Run:
 
     def _training(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         yield from over_steps("training", itertools.chain(self.first_updates, self.updates))
+        for label, given in self.feed.sets(dtype).items():
+            yield from self._compare("training", dtype, self.pair.running(sides, given), label)
 
     def _updates(self, dtype: str, sides: list[Any]) -> Iterator[list[Gap]]:
         """The gaps after each step of the optimizer, as the steps are made."""

@@ -10,6 +10,7 @@ from torch import nn
 
 import vit_jax
 import vit_torch
+from parity import running_state
 from parity.any_jax import AnyJax
 from parity.any_torch import AnyTorch
 from parity.feeds import AnyFeed, TwinFeed
@@ -51,6 +52,10 @@ class Pair(Protocol):
 
     def layers(self, sides: list[Any], given: Any) -> list[Measurements]:
         """Every measuring point of each side."""
+        ...
+
+    def running(self, sides: list[Any], given: Any) -> list[Measurements]:
+        """What each side updates in training beside its parameters, after one step."""
         ...
 
     def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
@@ -105,6 +110,9 @@ class TwinPair:
     def layers(self, sides: list[Any], given: Any) -> list[Measurements]:
         return [side.layers(given) for side in sides]
 
+    def running(self, sides: list[Any], given: Any) -> list[Measurements]:
+        return [iter(()) for _ in sides]  # parameters are all they have
+
     def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
         return joined(stream, self.config)
 
@@ -127,6 +135,7 @@ class AnyPair:
         self.image_outputs = image_outputs
         self.feed = AnyFeed(given, seed)
         self._alone: tuple[str, ...] = ()
+        self._running: tuple[str, ...] = ()  # notes on running statistics
         self._unpaired: tuple[str, ...] = ()
         self.subject = f"{_called(jax_model)} and {_called(torch_model)}"
         own = AnyTorch(torch_model, "float64").parameters()
@@ -201,12 +210,16 @@ class AnyPair:
         streams = [[(n, fitted(n, v)) for n, v in ours], *theirs]
         return [iter([p for p in stream if p[0] in shared]) for stream in streams]
 
+    def running(self, sides: list[Any], given: Any) -> list[Measurements]:
+        streams, self._running = running_state.compared(sides, given)
+        return [iter(stream.items()) for stream in streams]
+
     def adjusted(self, stream: Measurements) -> Iterator[tuple[str, np.ndarray]]:
         return beside_weights(stream, lambda: self._without_gradient)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*self._unpaired, *told(self._without_gradient), *self._alone)
+        return (*self._unpaired, *told(self._without_gradient), *self._alone, *self._running)
 
     @functools.cached_property
     def _without_gradient(self) -> frozenset[str]:

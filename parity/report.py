@@ -92,6 +92,15 @@ class Report:
 
     @property
     def largest_gap(self) -> float:
-        """The largest relative gap in float64 beyond `weights`; NaN counts as infinity."""
-        gaps = [g.gap for g in self.gaps if g.dtype == "float64" and g.level != "weights"]
-        return max((g if math.isfinite(g) else math.inf for g in gaps), default=0.0)
+        """The largest gap of all that was compared, at every level and in every dtype, relative
+        to the largest value of the reference. Infinite where there is NaN, infinity or another
+        shape, and where outputs are zero on both sides; NaN if nothing was compared.
+
+        A bound of 1e-11 is for float64 alone; in lower precision, `worst` has each gap's own.
+        """
+        failed = frozenset(map(id, self.failures))
+        gaps = (
+            math.inf if not math.isfinite(g.gap) or (g.passed and id(g) in failed) else g.gap
+            for g in self.gaps
+        )
+        return max(gaps, default=math.nan)

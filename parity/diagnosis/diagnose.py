@@ -1,15 +1,15 @@
 """`explain_pair`: localise what differs between two models, and name the causes that explain it."""
 
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from parity.diagnosis import functions
 from parity.diagnosis.embedding import of_images, of_norm_pre, of_tokens
 from parity.diagnosis.finite import broken
 from parity.diagnosis.localize import Localizer
+from parity.diagnosis.merging import merged
 from parity.diagnosis.modules import of_modules
+from parity.diagnosis.running import explain_running
 from parity.diagnosis.segments import (
     Identified,
     Segment,
@@ -28,7 +28,6 @@ from parity.structures import is_float, only_image, tensor
 from parity.tolerance import proof_bound
 
 DTYPE = "float64"
-_BLOCK = re.compile(r"\d+")
 WHOLE = "the model"  # where no part of it differs by itself
 COARSE_GAP = 1e-6
 """A gap that float32 arithmetic within float64 may leave; its unit is 1.2e-7."""
@@ -67,9 +66,15 @@ class _Explanation:
                 self._gradients(jax, torch, sets)
             if self.depth_of_level >= LEVELS.index("optimizer") and self.config is not None:
                 self._training(jax, torch)
+            if self.depth_of_level >= LEVELS.index("training") and self.config is None:
+                causes, unexplained = explain_running(
+                    jax, torch, next(iter(sets.values())), self.bound
+                )
+                self.causes += causes
+                self.unexplained += unexplained
         return Diagnosis(
             location=self.location,
-            causes=tuple(_merged(self.causes)),
+            causes=tuple(merged(self.causes)),
             unexplained=tuple(dict.fromkeys(self.unexplained)),
             ruled_out=tuple(self.attempts),
             notes=tuple(self.notes),
@@ -271,34 +276,3 @@ def _keyed(segments: Iterable[Segment]) -> Iterator[tuple[tuple[str, str, int], 
         key = (segment.place, next(iter(segment.knobs)))
         count[key] = count.get(key, -1) + 1
         yield (*key, count[key]), segment
-
-
-def _merged(causes: list[Cause]) -> list[Cause]:
-    """One cause for all places that differ in the same way, numbers of blocks apart."""
-    merged: list[Cause] = []
-    for cause in causes:
-        for i, known in enumerate(merged):
-            if (both := _both(known, cause)) is not None:
-                merged[i] = both
-                break
-        else:
-            merged.append(cause)
-    return merged
-
-
-def _both(known: Cause, cause: Cause) -> Cause | None:
-    """What explains both places, if they are alike and something does."""
-    if _BLOCK.sub("#", known.place) != _BLOCK.sub("#", cause.place):
-        return None
-    for one, other in ((known, cause), (cause, known)):
-        explanations = {other.claim, *other.rivals}
-        if one.claim in explanations:
-            return replace(
-                one,
-                place=known.place,
-                gap=max(known.gap, cause.gap),
-                residual=max(known.residual, cause.residual),
-                places=tuple(dict.fromkeys((*known.places, *cause.places))),
-                rivals=tuple(rival for rival in one.rivals if rival in explanations),
-            )
-    return None

@@ -45,7 +45,7 @@ def test_the_tanh_gelu_of_flax_is_named_as_the_cause():
 class Cnn(nnx.Module):
     def __init__(self, rngs: nnx.Rngs, epsilon: float = 1e-5):
         self.conv = nnx.Conv(3, 8, (3, 3), padding=1, rngs=rngs)
-        self.bn = nnx.BatchNorm(8, epsilon=epsilon, rngs=rngs)
+        self.bn = nnx.BatchNorm(8, momentum=0.9, epsilon=epsilon, rngs=rngs)
         self.fc = nnx.Linear(8, 5, rngs=rngs)
         for stat in (self.bn.mean, self.bn.var):
             stat[...] = jnp.asarray(RNG.uniform(0.5, 2, 8), "float32")
@@ -86,7 +86,8 @@ class LinenNormed(linen.Module):
     @linen.compact
     def __call__(self, images, train: bool):
         x = linen.Conv(8, (3, 3), padding=1, name="conv")(images)
-        x = linen.BatchNorm(use_running_average=not train, epsilon=1e-5, name="bn")(x)
+        how = {"momentum": 0.9, "epsilon": 1e-5, "name": "bn"}  # PyTorch calls it 0.1
+        x = linen.BatchNorm(use_running_average=not train, **how)(x)
         return linen.Dense(5, name="fc")(linen.relu(x).mean((1, 2)))
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import parity
-from parity.diagnosis.diagnose import _merged
+from parity.diagnosis.merging import merged
 from parity.diagnosis.segments import Segment, closest, identify, rivals_of
 from parity.diagnosis.weights import of_weights
 from parity.findings import Cause
@@ -49,13 +49,13 @@ def cause(place, form, *rivals):
 @pytest.mark.parametrize("turn", [1, -1], ids=["ambiguous first", "ambiguous last"])
 def test_a_place_that_only_one_cause_explains_decides_for_its_like(turn):
     places = [cause("blocks.0", "twice", "plus itself"), cause("blocks.1", "plus itself")]
-    (only,) = _merged(places[::turn])
+    (only,) = merged(places[::turn])
     assert (only.torch, only.rivals) == ("plus itself", ())
     assert set(only.places) == {"blocks.0", "blocks.1"}
 
 
 def test_what_explains_both_places_is_still_said_with_its_rival():
-    (only,) = _merged(
+    (only,) = merged(
         [cause("norm", "twice", "squared", "plus itself"), cause("norm", "twice", "squared")]
     )
     assert only.rivals == ("form: JAX as it is, PyTorch squared",)
@@ -63,7 +63,7 @@ def test_what_explains_both_places_is_still_said_with_its_rival():
 
 
 def test_other_places_keep_their_own_causes():
-    assert len(_merged([cause("norm", "twice", "squared"), cause("head", "squared")])) == 2
+    assert len(merged([cause("norm", "twice", "squared"), cause("head", "squared")])) == 2
 
 
 def test_functions_that_two_changes_explain_are_told_both():
