@@ -7,12 +7,12 @@ from benchmarks._cases import ours, parsed
 from benchmarks._limits import COPY, MATMULS
 from benchmarks._measured import mfu, of_copy, of_matmul
 from benchmarks._rounds import ratios
+from benchmarks._svg import Bar, Plot
 from benchmarks._tables import Table, aligned, figure, gigabytes, markdown, scaled, share
 from benchmarks._tables import with_spread as spread_text
 
 Column = tuple[str, Callable[[dict[str, Any], dict[str, Any]], str]]
 Block = tuple[str, Table, Sequence[str]]  # title, table, lines below it
-Bars = tuple[str, Sequence[tuple[str, Mapping[str, Any]]]]  # what is drawn; labels and spreads
 
 
 def rate(found: Mapping[str, Any]) -> float:
@@ -78,15 +78,25 @@ def _block(case: dict[str, Any], columns: Sequence[Column]) -> Block:
     return case["case"], (head, rows), notes
 
 
-def ratio_bars(record: Mapping[str, Any]) -> Bars:
-    """Ours against the fastest peer, case by case."""
+def ratio_plot(record: Mapping[str, Any], what: str) -> Plot:
+    """Every contender against the fastest peer, case by case."""
     found = [
-        (f"{_short(case)}: {name}", ratio)
+        Bar(name, ratio, whose_is(name), _short(case))
         for case in record["cases"]
         for name, ratio in against_peer(case).items()
-        if ours(name)
+        if name != peer(case)
     ]
-    return "images a second, by those of the fastest peer (timm with torch.compile)", found
+    return Plot(
+        f"{what}: images/s relative to timm",
+        "images/s relative to timm with torch.compile (longer is faster)",
+        found,
+        (1.0, "timm with torch.compile"),
+    )
+
+
+def whose_is(contender: str) -> str:
+    """The colour of a contender's bar."""
+    return next((name for name in ("vit_jax", "vit_torch") if contender.startswith(name)), "others")
 
 
 def _short(case: dict[str, Any]) -> str:

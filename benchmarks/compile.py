@@ -13,10 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks._blocks import Bars, Block, plain
+from benchmarks._blocks import Block, plain, whose_is
 from benchmarks._cases import Case, parsed, to_dict
 from benchmarks._program import begun, file_of, parser, save, with_file
 from benchmarks._rounds import spread
+from benchmarks._svg import Bar, Plot
 from benchmarks._tables import figure, with_spread
 from benchmarks._workers import WorkerError, WorkerProcess, closing_all
 
@@ -104,11 +105,14 @@ def tables(record: Mapping[str, Any]) -> list[Block]:
     return [(record["case"], (head, rows), notes)]
 
 
-def bars(record: Mapping[str, Any]) -> Bars:
+def plot(record: Mapping[str, Any]) -> Plot:
     """Seconds of the first step."""
     rows = [row for row in record["rows"] if "first" in row]
-    found = [(f"{row['contender']}, {row['depth']} blocks", row["first"]) for row in rows]
-    return "seconds of the first training step, compiling included", found
+    found = [
+        Bar(f"{row['depth']} blocks", row["first"], whose_is(row["contender"]), row["contender"])
+        for row in rows
+    ]
+    return Plot("First training step, with its compilation", "seconds (shorter is faster)", found)
 
 
 def described(asked: Sequence[Case]) -> str:

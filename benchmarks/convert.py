@@ -32,6 +32,7 @@ import numpy as np
 from benchmarks import _blocks, _machine
 from benchmarks._machine import installed
 from benchmarks._rounds import ratios, spread
+from benchmarks._svg import Bar, Plot
 from benchmarks._tables import figure, with_spread
 from parity import containers, convert
 from vit_spec import Header, full_name, get, parameters
@@ -139,11 +140,12 @@ def tables(record: Mapping[str, Any]) -> list[_blocks.Block]:
     ]
 
 
-def bars(record: Mapping[str, Any]) -> _blocks.Bars:
+def plot(record: Mapping[str, Any]) -> Plot:
     """Ratios of times."""
     found = [] if "conversions" in record else _ratios(record["seconds"])
-    rows = [(f"{row['of']} / {row['by']}", row) for row in found]
-    return "seconds of the first, by those of the second", rows
+    rows = [Bar(f"{row['of']} / {row['by']}", row) for row in found]
+    title = "Conversion (A) against copying or loading (B): time of A / time of B"
+    return Plot(title, "time of A / time of B (shorter is faster)", rows, (1.0, "equally fast"))
 
 
 def _finish(options: argparse.Namespace, record: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from PIL import Image
 
 from benchmarks import _blocks, _machine
 from benchmarks._rounds import in_rounds, ratios, spread
+from benchmarks._svg import Bar, Plot
 from benchmarks._tables import with_spread
 from vit_data import Augmentation, eval_batches, open_source, train_batches
 from vit_data.augment import crop_box
@@ -210,14 +211,19 @@ def tables(record: Mapping[str, Any]) -> list[_blocks.Block]:
     return found
 
 
-def bars(record: Mapping[str, Any]) -> _blocks.Bars:
+def plot(record: Mapping[str, Any]) -> Plot:
     """Shares of the floor."""
     rows = [
-        (f"{task}: {row['of']}", row)
+        Bar(row["of"], row, "vitwin" if row["of"].startswith("vitwin") else "others", task)
         for task, rates in record["tasks"].items()
         for row in ratios(rates, [(name, "floor") for name in rates if name != "floor"])
     ]
-    return "images a second and core, by those of Pillow alone", rows
+    return Plot(
+        "Input pipelines on one core: images/s relative to Pillow alone",
+        "images/s relative to Pillow alone (longer is faster)",
+        rows,
+        (1.0, "Pillow alone"),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

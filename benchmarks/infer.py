@@ -12,6 +12,7 @@ parameters are read once a step: the limit of small batches, as `of matmul` is t
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks._blocks import (
@@ -25,7 +26,7 @@ from benchmarks._blocks import (
     Block,
     Column,
     blocks,
-    ratio_bars,
+    ratio_plot,
 )
 from benchmarks._cases import Case
 from benchmarks._program import parser, run_cases, with_timing
@@ -83,7 +84,7 @@ def tables(record: Mapping[str, Any]) -> list[Block]:
     return blocks(record, columns)
 
 
-bars = ratio_bars
+plot = partial(ratio_plot, what="Forward passes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,10 +12,11 @@ round; peak memory is all that the process holds, so libraries and both models a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks._blocks import Bars, Block, plain
+from benchmarks._blocks import Block, plain
 from benchmarks._cases import Case, to_dict
 from benchmarks._program import begun, file_of, parser, save, with_file
 from benchmarks._rounds import in_rounds, ratios, spread
+from benchmarks._svg import Bar, Plot
 from benchmarks._tables import figure, gigabytes, with_spread
 from benchmarks._workers import WorkerProcess, closing_all
 
@@ -79,11 +80,15 @@ def tables(record: Mapping[str, Any]) -> list[Block]:
     return [(record["case"], (head, rows), ())]
 
 
-def bars(record: Mapping[str, Any]) -> Bars:
-    """Time of each level by that of the plain passes."""
+def plot(record: Mapping[str, Any]) -> Plot:
+    """Time of each level relative to that of the plain passes."""
     rows = [row for row in record["rows"] if row["of"] not in PLAIN]
-    about = "seconds of a check up to each level, by those of one forward pass in each framework"
-    return about, [(row["of"], row["ratios"][PLAIN[0]]) for row in rows]
+    return Plot(
+        "A check up to each level: its time relative to two forward passes",
+        "time of the check / time of one forward pass in each framework (shorter is faster)",
+        [Bar(row["of"], row["ratios"][PLAIN[0]]) for row in rows],
+        (1.0, "one forward pass in each framework"),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

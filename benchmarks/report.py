@@ -23,8 +23,6 @@ MODULES: dict[str, Any] = {
 }  # fmt: skip
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 DATE = re.compile(r"-\d{4}-\d\d-\d\d$")
-MARKS = {"train": 1.0, "infer": 1.0, "convert": 1.0, "parity": 4.0}
-"""The line of a plot that says where the peer is, or the goal."""
 
 
 def newest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -56,8 +54,8 @@ def _apart(record: dict[str, Any]) -> list[str]:
 def drawn(record: dict[str, Any], name: str) -> str:
     """The plot of a record; empty if there is nothing to draw."""
     benchmark = name.partition("-")[0]
-    about, rows = MODULES[benchmark].bars(record)
-    return _svg.bars(about, rows, MARKS.get(benchmark)) if rows else ""
+    plot = MODULES[benchmark].plot(record)
+    return _svg.drawn(plot) if plot.bars else ""
 
 
 def versions(record: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from benchmarks._blocks import (
     Block,
     Column,
     blocks,
-    ratio_bars,
+    ratio_plot,
 )
 from benchmarks._cases import Case
 from benchmarks._largest import largest_batch
@@ -74,7 +74,7 @@ def tables(record: Mapping[str, Any]) -> list[Block]:
     return blocks(record, columns)
 
 
-bars = ratio_bars
+plot = partial(ratio_plot, what="Training")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

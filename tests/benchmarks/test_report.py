@@ -58,13 +58,52 @@ def test_a_page_without_markers_is_refused():
         report.filled("nothing", {"train": "x"})
 
 
-def test_bars_are_as_long_as_their_values():
-    rows = [(name, {"median": m, "quartiles": [m, m]}) for name, m in (("a<b", 1.0), ("c", 2.0))]
-    root = ET.fromstring(_svg.bars("x & y", rows, 1.0))
-    space = "{http://www.w3.org/2000/svg}"
-    widths = [float(rect.get("width", 0)) for rect in root.findall(f"{space}rect")[1:]]
-    assert widths[1] == pytest.approx(2 * widths[0]) and max(widths) == _svg.PLOT
-    assert "a<b" in [text.text for text in root.findall(f"{space}text")]
+SPACE = "{http://www.w3.org/2000/svg}"
+
+
+def plot(*medians, mark=None):
+    bars = [
+        _svg.Bar(f"a<{i}", {"median": m, "quartiles": [0.9 * m, 1.1 * m]}, whose)
+        for i, (m, whose) in enumerate(zip(medians, ("vit_jax", "others"), strict=False))
+    ]
+    return ET.fromstring(_svg.drawn(_svg.Plot("x & y", "images/s", bars, mark)))
+
+
+def texts(root):
+    return [text.text for text in root.findall(f"{SPACE}text")]
+
+
+def test_bars_are_as_long_as_their_values_on_the_axis():
+    root = plot(1.0, 2.0)
+    widths = [float(r.get("width", 0)) for r in root.findall(f"{SPACE}rect") if r.get("class")]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=0.1)
+    assert widths[1] == pytest.approx(_svg.PLOT * 2 / 2.5, abs=0.1)  # the axis ends at 2.5
+    assert [t for t in texts(root) if t in ("0", "2.5", "images/s", "a<0")] == [
+        "0", "2.5", "images/s", "a<0",
+    ]  # fmt: skip
+
+
+def test_ours_and_others_differ_in_colour_and_the_legend_says_which():
+    root = plot(1.0, 2.0, mark=(1.0, "timm"))
+    colours = [r.get("fill") for r in root.findall(f"{SPACE}rect") if r.get("class")]
+    assert colours == [_svg.COLOURS["vit_jax"], _svg.COLOURS["others"]]
+    assert {"vit_jax", "others", "median, quartiles", "1 = timm"} <= {*texts(root)}
+
+
+def test_no_line_runs_through_a_figure():
+    root = plot(0.9, 1.0, mark=(1.0, "timm"))
+    ends = [
+        float(t.get("x", 0)) for t in root.findall(f"{SPACE}text") if t.text in ("0.900", "1.00")
+    ]
+    lines = [float(p.get("d", "").split()[0].strip("M")) for p in root.findall(f"{SPACE}path")]
+    assert len(ends) == 2 and min(ends) - 6 * _svg.LETTER > max(lines)
+
+
+@pytest.mark.parametrize("highest", [0.003, 0.9, 1.0, 3.1, 49.9, 61.0, 12345.0])
+def test_an_axis_has_a_few_round_ticks(highest):
+    step = _svg.nice(highest)
+    assert 3 <= highest / step <= 7
+    assert float(f"{step:.1e}") == step
 
 
 def test_figures_have_three_digits_and_units():
