@@ -161,12 +161,12 @@ class RunFolder:
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """`field: old -> new` for each field of two nested dicts of JSON values that differs.
 
-    A field that an older version did not know is None there.
+    A field that an older version did not know is None or empty there.
     """
     if name == "":
         new = json.loads(json.dumps(new))
     if not isinstance(old, dict) or not isinstance(new, dict):
-        same = old == new or (old is ... and new is None)
+        same = old == new or (old is ... and new in (None, []))
         return [] if same else [f"{name}: {_shown(old)} -> {_shown(new)}"]
     return [
         line
