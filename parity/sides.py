@@ -56,6 +56,7 @@ class JaxSide:
     ):
         self.dtype = jnp.dtype(dtype)
         self.model = cast(model, self.dtype)
+        self.model.eval()
         self.prepare, self.training = prepare, training
 
     def outputs(self, images: np.ndarray) -> Measurements:
@@ -148,11 +149,14 @@ def _backward(
 
 
 def _parts(params: dict[str, Any]) -> list[list[str]]:
-    """Names in two halves, the later blocks last, so that only half the gradients exist at once."""
+    """Names in two halves, the later blocks last, so that only half the gradients exist at once.
+
+    Without blocks, or with one that has all parameters, there is one part.
+    """
     numbers = {name: int(name.split(".")[1]) for name in params if name.startswith("blocks.")}
     middle = (max(numbers.values(), default=0) + 1) // 2
     late = [name for name, number in numbers.items() if number >= middle]
-    return [[name for name in params if name not in late], late]
+    return [part for part in ([name for name in params if name not in late], late) if part]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)

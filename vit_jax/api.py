@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from vit_jax.functional import check_no_other_state
 from vit_jax.options import AttentionKernel, Options, Remat
 from vit_jax.run_weights import read_run_checkpoint
 from vit_jax.vit import ViT
@@ -25,7 +26,8 @@ def create(
     scan: bool = False,
     attention: AttentionKernel = "auto",
 ) -> ViT:
-    """A new model with random weights (see `vit_jax.initializers`); options: `vit_jax.Options`.
+    """A new model with random weights (see `vit_jax.initializers`), in evaluation mode; options:
+    `vit_jax.Options`.
 
     Raises `ValueError` for an unknown variant, with the near names.
     """
@@ -55,7 +57,7 @@ def load(
     param_dtype: Any = None,
     **options: Any,
 ) -> ViT:
-    """The model of a checkpoint directory or file; options as in `vit_jax.Options`.
+    """The model of a checkpoint directory or file, in evaluation mode; options: `vit_jax.Options`.
 
     A checkpoint of an unfinished run, `RUN/checkpoints/STEP`, gives its moving average if it has
     one, else its parameters.
@@ -87,7 +89,11 @@ def names(model: nnx.Module) -> list[tuple[str, int]]:
 
 
 def get_state(model: nnx.Module) -> State:
-    """The parameters as NumPy arrays by dotted name."""
+    """The parameters as NumPy arrays by dotted name.
+
+    Raises `ValueError` for a model that has more to save, such as running statistics.
+    """
+    check_no_other_state(model, "a checkpoint", nnx.Param, nnx.RngState)
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
 

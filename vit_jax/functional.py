@@ -17,20 +17,36 @@ Params = dict[str, Array]
 
 
 def split(model: nnx.Module) -> tuple[Any, Params]:
-    """The structure of a model (static, hashable) and its parameters by dotted name."""
-    structure, params, rest = nnx.split(model, nnx.Param, ...)
-    if jax.tree.leaves(rest):
-        kinds = sorted(
-            {
-                type(v).__name__
-                for v in jax.tree.leaves(rest, is_leaf=lambda x: isinstance(x, nnx.Variable))
-            }
-        )
-        raise ValueError(
-            f"the model holds state that is not a parameter ({', '.join(kinds)}), which is "
-            f"not supported"
-        )
+    """The structure of a model (static, hashable) and its parameters by dotted name.
+
+    A ViT's `rngs` stay behind: in this form masks are arguments. Raises `ValueError` for a model
+    that holds other state.
+    """
+    model = _without_rngs(model)
+    check_no_other_state(model, "this form", nnx.Param)
+    structure, params, _ = nnx.split(model, nnx.Param, ...)
     return structure, {dotted(path): variable[...] for path, variable in nnx.to_flat_state(params)}
+
+
+def check_no_other_state(model: nnx.Module, what: str, *allowed: Any) -> None:
+    """Raises `ValueError` if a model holds variables that are not `allowed`, which `what` lacks."""
+    others = nnx.state(model, nnx.Not(nnx.Any(*allowed)))
+    names = [f"{dotted(path)} ({type(v).__name__})" for path, v in nnx.to_flat_state(others)]
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise ValueError(
+            f"{what} has parameters only, and the model holds {', '.join(names[:5])}{more} as "
+            "well: models with such state are not supported"
+        )
+
+
+def _without_rngs(model: Any) -> Any:
+    """A model as it is, or one of the same variables without `rngs`."""
+    if getattr(model, "rngs", None) is None:
+        return model
+    model = nnx.merge(*nnx.split(model))
+    model.rngs = None
+    return model
 
 
 def merge(structure: Any, params: Params) -> Any:

@@ -6,10 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 
 from vit_jax.sharding import constrain
 from vit_spec import ViTConfig, mask_sites
+from vit_spec.masks import check_masks
+
+Rngs = nnx.Rngs | nnx.RngStream | Array
+"""Where masks come from, as in `nnx.Dropout`: the stream `dropout`, a stream, or a key."""
 
 
 def sample_masks(
@@ -43,6 +48,40 @@ def sample_masks(
         drawn = constrain(drawn, None, "batch")
         masks |= zip((list(sites)[i] for i in chosen), drawn, strict=True)
     return masks
+
+
+def masks_of_call(
+    config: ViTConfig,
+    masks: Mapping[str, Array] | None,
+    rngs: Rngs | None,
+    *,
+    training: bool,
+    images: Array,
+    **how: Any,
+) -> Mapping[str, Array] | None:
+    """The masks that a model applies in one call: those given, else in training new ones by `rngs`.
+
+    `how` is as in `sample_masks`. Raises `ValueError` for masks of unknown sites, and in training
+    if there is something to drop and neither masks nor `rngs`.
+    """
+    if masks is not None:
+        check_masks(masks, config)
+        return masks
+    if not training or not (config.dropout or config.drop_path):
+        return None
+    if rngs is None:
+        raise ValueError(
+            f"the model is in training mode with dropout {config.dropout} and drop_path "
+            f"{config.drop_path}, and has no random numbers for them: give rngs=nnx.Rngs(0) to the "
+            "call, set model.rngs = nnx.Rngs(0) once, give masks=vit_jax.sample_masks(...), or "
+            "turn both off by model.eval()"
+        )
+    if isinstance(rngs, nnx.Rngs):
+        key = rngs.dropout()
+    else:
+        key = rngs() if isinstance(rngs, nnx.RngStream) else rngs
+    grid = config.grid_of(*images.shape[1:3])
+    return sample_masks(config, images.shape[0], key=key, grid=grid, **how)
 
 
 def of_block(masks: Mapping[str, Array] | None, index: int) -> dict[str, Array] | None:

@@ -22,6 +22,7 @@ from vit_jax.layers import (
     drop,
     layer_norm,
 )
+from vit_jax.masks import Rngs, masks_of_call
 from vit_jax.mlp import MLPS
 from vit_jax.options import Options
 from vit_jax.sharding import constrain
@@ -62,6 +63,8 @@ class ViT(nnx.Module):
     def __init__(self, config: ViTConfig, options: Options | None = None, *, rngs: nnx.Rngs):
         self.config = config
         self.options = options = options or Options()
+        self.deterministic = True  # `train` and `eval` set it
+        self.rngs: Rngs | None = nnx.data(None)
         d = config.width
 
         def token(rows: int) -> nnx.Param:
@@ -85,23 +88,40 @@ class ViT(nnx.Module):
         distilled = config.distillation_token
         self.head_dist = make_head(config, options, rngs=rngs) if distilled else None
 
-    def __call__(self, images: Array, masks: Masks | None = None) -> Array:
+    def __call__(
+        self, images: Array, masks: Masks | None = None, *, rngs: Rngs | None = None
+    ) -> Array:
         """Logits (b, num_classes), or pooled features (b, d) without a head.
 
         Args:
             images: normalised floats (b, H, W, c); H and W may be any multiples of the patch size.
-            masks: dropout and stochastic-depth multipliers by site (`vit_spec.mask_sites`); in
-                training draw them with `vit_jax.sample_masks`. None drops nothing.
+            masks: dropout and stochastic-depth multipliers by site (`vit_spec.mask_sites`), such as
+                `vit_jax.sample_masks` draws. None draws them in training mode and drops nothing in
+                evaluation mode, in which a model is until `model.train()`.
+            rngs: in training mode what draws masks; None: `model.rngs`.
 
         Raises:
-            ValueError: images of another rank, channel count, integer type or indivisible size.
+            ValueError: images of another rank, channel count, integer type or indivisible size;
+                masks of unknown sites; nothing to draw masks with.
         """
-        return self.classify(constrain(self.pool(self.features(images, masks)), "batch"))
+        return self.classify(constrain(self.pool(self.features(images, masks, rngs=rngs)), "batch"))
 
-    def features(self, images: Array, masks: Masks | None = None) -> Array:
+    def features(
+        self, images: Array, masks: Masks | None = None, *, rngs: Rngs | None = None
+    ) -> Array:
         """Tokens after the last norm (b, t, d): class token, distillation token, registers,
         patches row by row."""
-        x = self.norm_pre(drop(self.embed(images), masks, "pos_drop"))
+        x = self.embed(images)
+        masks = masks_of_call(
+            self.config,
+            masks,
+            self.rngs if rngs is None else rngs,
+            training=not self.deterministic,
+            images=images,
+            dtype=jnp.promote_types(x.dtype, jnp.float32),
+            together=self.options.scan,
+        )
+        x = self.norm_pre(drop(x, masks, "pos_drop"))
         x = run_blocks(self.blocks, x, masks, self.options, depth=self.config.depth)
         return self.norm(x)
 
@@ -143,7 +163,9 @@ class ViT(nnx.Module):
             return self.head(x)
         return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
 
-    def distilled(self, images: Array, masks: Masks | None = None) -> tuple[Array, Array]:
+    def distilled(
+        self, images: Array, masks: Masks | None = None, *, rngs: Rngs | None = None
+    ) -> tuple[Array, Array]:
         """Logits of the class token and of the distillation token, (b, num_classes) each: in
         training, the labels and the teacher have a loss of their own. The rest is as in `__call__`.
 
@@ -152,7 +174,7 @@ class ViT(nnx.Module):
         """
         if self.head_dist is None:
             raise ValueError("distilled() needs a config with distillation_token=True")
-        x = self.pool(self.features(images, masks))
+        x = self.pool(self.features(images, masks, rngs=rngs))
         return self.head(x[:, 0]), self.head_dist(x[:, 1])
 
     def points(self, images: Array) -> Iterator[tuple[str, Array]]:

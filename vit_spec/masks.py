@@ -1,14 +1,17 @@
 """Where a model drops activations in training, so that masks can be drawn anywhere and handed in.
 
 A mask is a multiplier: 0 where dropped, 1 / keep elsewhere. Models take a flat dict of them by
-site name; a site that is absent keeps everything.
+site name; a site that is absent keeps everything, and one that the model does not have is an error.
 
 Shapes: b images, t tokens, d width, m MLP width.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from vit_spec.config import ViTConfig
+from vit_spec.names import unknown_names
 
 Sites = dict[str, tuple[tuple[int, ...], float]]
 
@@ -36,6 +39,14 @@ def mask_sites(config: ViTConfig, batch_size: int, *, grid: tuple[int, int] | No
             sites[f"blocks.{i}.drop_path1"] = ((b, 1, 1), 1 - rate)
             sites[f"blocks.{i}.drop_path2"] = ((b, 1, 1), 1 - rate)
     return sites
+
+
+def check_masks(names: Iterable[str], config: ViTConfig) -> None:
+    """Raises `ValueError` for names that are no site of a model, whatever its rates are."""
+    known = dict.fromkeys(mask_sites(config.replace(dropout=0.5, drop_path=0.5), 1))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(unknown_names("mask", unknown, known))
 
 
 def sample_masks(

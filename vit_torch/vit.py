@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_spec import ViTConfig
+from vit_spec.masks import check_masks
 from vit_torch.embedding import positions
 from vit_torch.heads import AttentionPool, PreLogits, make_head
 from vit_torch.images import check_images
@@ -79,7 +80,8 @@ class ViT(nn.Module):
                 draws them in training mode and drops nothing in evaluation mode.
 
         Raises:
-            ValueError: images of another rank, channel count, integer type or indivisible size.
+            ValueError: images of another rank, channel count, integer type or indivisible size;
+                masks of unknown sites.
         """
         return self.classify(self.pool(self.features(images, masks)))
 
@@ -87,7 +89,9 @@ class ViT(nn.Module):
         """Tokens after the last norm (b, t, d): class token, distillation token, registers,
         patches row by row."""
         x = self.embed(images)
-        if masks is None and self.training:
+        if masks is not None:
+            check_masks(masks, self.config)
+        elif self.training:
             masks = sample_masks(
                 self.config, x.shape[0], grid=self.config.grid_of(*images.shape[2:]), like=x
             )

@@ -18,6 +18,8 @@ ONLY_JAX = {
     "options": "how to compute, which PyTorch does not need to be told",
     "kernel": "the attention kernel, which PyTorch chooses itself",
     "Identity": "torch.nn.Identity",
+    "deterministic": "`training` of torch.nn.Module",
+    "rngs": "what draws masks, for which PyTorch has one generator for all",
 }
 
 
