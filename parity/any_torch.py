@@ -97,7 +97,9 @@ class AnyTorch:
         """One stream a step: loss, gradient norm, rate, parameters, moments and average."""
         model = copy.deepcopy(self.model)
         optimizer = training.make_optimizer(model, config)
-        ema = training.init_ema(model, config)
+        ema = None  # of parameters, as on JAX's side; `init_ema` refuses running statistics
+        if config.ema_decay is not None:
+            ema = {name: p.detach().clone() for name, p in model.named_parameters()}
         for step, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)

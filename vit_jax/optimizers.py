@@ -15,7 +15,13 @@ from jax import Array
 from vit_jax.functional import Params
 from vit_jax.stack import STACKED, depth_in, each_block, rank_of
 from vit_spec import OptimConfig, is_decayed
-from vit_spec.groups import frozen_names, is_orthogonalized, layer_share
+from vit_spec.groups import (
+    check_muon,
+    check_names,
+    frozen_names,
+    is_orthogonalized,
+    layer_share,
+)
 from vit_spec.layout import torch_name
 
 MUON_RMS = 0.2
@@ -92,10 +98,9 @@ def _muon(config: OptimConfig) -> optax.GradientTransformation:
     """Muon for the matrices of the blocks, Adam for the rest."""
 
     def labels(params: Any) -> dict[str, str]:
-        return {
-            name: "muon" if is_orthogonalized(name, rank_of(name, p)) else "adam"
-            for name, p in params.items()
-        }
+        ranks = {name: rank_of(name, p) for name, p in params.items()}
+        check_muon(ranks)
+        return {n: "muon" if is_orthogonalized(n, rank) else "adam" for n, rank in ranks.items()}
 
     def dimensions(updates: Any) -> Any:
         return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(-2, -1), updates)
@@ -128,6 +133,7 @@ def by_layer(updates: Any, params: Any, config: OptimConfig) -> Any:
     """Updates times the share of their layer; `params` are those of the whole model."""
     if config.layer_decay == 1:
         return updates
+    check_names(params, f"layer_decay {config.layer_decay}")
     depth = depth_in(params)
 
     def share(name: str, update: Array) -> Any:

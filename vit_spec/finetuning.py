@@ -6,11 +6,13 @@ import numpy as np
 
 from vit_spec.checkpoint import Header
 from vit_spec.config import ViTConfig
+from vit_spec.groups import STEM, TAIL
 from vit_spec.layout import State
 from vit_spec.parameters import Shapes, parameters
 from vit_spec.positions import resample_matrices
 
-TRUNK = ("patch_embed.", "blocks.")
+MAY_DIFFER = {*TAIL, *STEM} - {"patch_embed"}
+"""Parts that may be new or left behind; all else is the trunk, which must fit."""
 SIZES = ("image_size", "num_classes", "dropout", "drop_path")
 """Fields of a config that may differ without a word."""
 
@@ -98,7 +100,7 @@ def _resampled(source: ViTConfig, table: np.ndarray, target: ViTConfig) -> np.nd
 
 
 def _check_trunk(source: ViTConfig, state: State, target: ViTConfig, shapes: Shapes) -> None:
-    names = [name for name in {**shapes, **state} if name.startswith(TRUNK)]
+    names = [name for name in {**shapes, **state} if name.split(".")[0] not in MAY_DIFFER]
     wrong = [n for n in names if n not in state or state[n].shape != shapes.get(n)]
     if not wrong:
         return

@@ -21,6 +21,9 @@ LEAVES: dict[tuple[str, int], tuple[str, tuple[int, ...]]] = {
     ("var", 1): ("running_var", (0,)),
 }
 
+LINEAR = ("proj", "qkv", "fc1", "fc1_g", "fc1_x", "fc2", "q", "kv", "fc", "head", "head_dist")
+"""Modules of the twins that have a kernel."""
+
 
 def torch_name(jax_name: str, rank: int) -> tuple[str, tuple[int, ...]]:
     """The PyTorch name of a JAX parameter, and the axes that permute it to PyTorch's layout."""
@@ -32,9 +35,15 @@ def torch_name(jax_name: str, rank: int) -> tuple[str, tuple[int, ...]]:
 def jax_name(torch_name: str, rank: int) -> tuple[str, tuple[int, ...]]:
     """The JAX name of a twin's PyTorch parameter, and the axes that permute it to JAX's layout.
 
-    A weight of two axes is a kernel: the twins have no embedding.
+    Raises `ValueError` for a weight of several axes in another model's module: it may be a kernel
+    or an embedding, which is not transposed.
     """
     path, dot, leaf = torch_name.rpartition(".")
+    if leaf == "weight" and rank > 1 and path.rpartition(".")[2] not in LINEAR:
+        raise ValueError(
+            f"the name {torch_name} does not tell whether it is a kernel or an embedding: only the "
+            f"kernels of {', '.join(LINEAR)} are known"
+        )
     name = next((new for (new, n), (old, _) in LEAVES.items() if (old, n) == (leaf, rank)), leaf)
     axes = LEAVES.get((name, rank), (leaf, tuple(range(rank))))[1]
     return f"{path}{dot}{name}", tuple(sorted(range(rank), key=axes.__getitem__))

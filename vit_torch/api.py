@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vit_spec import Preprocessing, ViTConfig, checkpoint, resolve
 from vit_spec.layout import State
+from vit_torch.buffers import check_no_buffers
 from vit_torch.initializers import initialize
 from vit_torch.vit import ViT
 
@@ -72,7 +73,11 @@ def from_state(
 
 
 def get_state(model: ViT) -> State:
-    """The parameters as NumPy arrays by name; they share memory with a model on the CPU."""
+    """The parameters as NumPy arrays by name; they share memory with a model on the CPU.
+
+    Raises `ValueError` for a model that has more to save, such as running statistics.
+    """
+    check_no_buffers(model, "a checkpoint")
     return {name: to_numpy(p) for name, p in model.named_parameters()}
 
 
@@ -105,4 +110,5 @@ def _empty(config: ViTConfig, dtype: torch.dtype, device: torch.device | str) ->
     """A model whose parameters are allocated and not yet filled."""
     with torch.device("meta"):
         model = ViT(config)
+    check_no_buffers(model, "a new model")  # buffers would keep what memory held
     return model.to(dtype).to_empty(device=device).eval()

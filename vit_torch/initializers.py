@@ -24,7 +24,8 @@ TOKEN_STD = KERNEL_STD = 0.02
 
 @torch.no_grad()
 def initialize(model: ViT, generator: torch.Generator) -> None:
-    """Fills every parameter of `model` in place."""
+    """Fills every parameter of `model` in place. Raises `ValueError` for those without a rule."""
+    filled: set[Tensor] = set()
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
@@ -37,14 +38,22 @@ def initialize(model: ViT, generator: torch.Generator) -> None:
             _truncated_normal(module.weight, std, generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for token in (model.cls_token, model.dist_token, model.reg_token, model.pos_embed):
-        if token is not None:
-            _truncated_normal(token, TOKEN_STD, generator)
+        else:
+            continue
+        filled |= set(module.parameters(recurse=False))
+    tokens = [model.cls_token, model.dist_token, model.reg_token, model.pos_embed]
+    for token in (t for t in tokens if t is not None):
+        _truncated_normal(token, TOKEN_STD, generator)
+        filled.add(token)
     if model.attn_pool is not None:
         _truncated_normal(model.attn_pool.latent, model.config.width**-0.5, generator)
+        filled.add(model.attn_pool.latent)
     for head in (model.head, model.head_dist):
         if isinstance(head, nn.Linear):
             nn.init.zeros_(head.weight)
+    others = [name for name, p in model.named_parameters() if p not in filled]
+    if others:
+        raise ValueError(f"parameters that have no rule to start from: {', '.join(others)}")
 
 
 def _truncated_normal(tensor: Tensor, std: float, generator: torch.Generator) -> None:

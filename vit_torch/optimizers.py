@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from vit_spec import OptimConfig, is_decayed
-from vit_spec.groups import depth_of, frozen_names, is_orthogonalized, layer_share
+from vit_spec.groups import (
+    check_muon,
+    check_names,
+    depth_of,
+    frozen_names,
+    is_orthogonalized,
+    layer_share,
+)
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the five iterations of Muon (https://kellerjordan.github.io/posts/muon)."""
@@ -24,7 +31,8 @@ def make_optimizer(
     """The optimizer of `config`; `train_step` sets the learning rate and clips.
 
     `is_decayed(name, rank)` says whether weight decay acts on a parameter; None: as `config` does.
-    Parameters that `config` freezes no longer ask for gradients.
+    Parameters that `config` freezes no longer ask for gradients. Raises `ValueError` for layer-wise
+    rates and Muon with parameters of unknown parts.
     """
     freeze(model, config)
     c, groups = config, _groups(model, config, is_decayed)
@@ -50,6 +58,10 @@ def _groups(
 ) -> list[dict[str, Any]]:
     """Parameters with the same weight decay, share of the learning rate and rule."""
     named = dict(model.named_parameters())
+    if config.layer_decay < 1:
+        check_names(named, f"layer_decay {config.layer_decay}")
+    if config.optimizer == "muon":
+        check_muon({name: p.ndim for name, p in named.items() if p.requires_grad})
     depth = depth_of(named) if config.layer_decay < 1 else 0
     groups: dict[Any, list[Tensor]] = {}
     for name, p in named.items():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vit_spec import OptimConfig, learning_rate
 from vit_spec.schedule import ema_decay
+from vit_torch.buffers import check_no_buffers
 from vit_torch.losses import distillation_losses, hits, losses
 from vit_torch.optimizers import make_optimizer
 
@@ -21,9 +22,10 @@ Params = dict[str, Tensor]
 
 
 def init_ema(model: nn.Module, config: OptimConfig) -> Params | None:
-    """The moving average before the first step."""
+    """The moving average before the first step. Raises `ValueError` for a model with buffers."""
     if config.ema_decay is None:
         return None
+    check_no_buffers(model, "a moving average")
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
