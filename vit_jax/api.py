@@ -1,5 +1,6 @@
 """Make, save and load models. Twin: `vit_torch/api.py`."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -12,8 +13,11 @@ from vit_jax.options import AttentionKernel, Options, Remat
 from vit_jax.run_weights import read_run_checkpoint
 from vit_jax.vit import ViT
 from vit_spec import Preprocessing, ViTConfig, checkpoint, resolve
+from vit_spec.finetuning import changed
 from vit_spec.layout import State, to_jax_layout, to_torch_layout
 from vit_spec.run_step import is_step
+
+OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def create(
@@ -25,16 +29,18 @@ def create(
     remat: Remat = "none",
     scan: bool = False,
     attention: AttentionKernel = "auto",
+    **fields: Any,
 ) -> ViT:
     """A new model with random weights (see `vit_jax.initializers`), in evaluation mode; options:
-    `vit_jax.Options`.
+    `vit_jax.Options`. `fields` are those of the config that are to differ, such as `num_classes`.
 
-    Raises `ValueError` for an unknown variant, with the near names.
+    Raises `ValueError` for an unknown variant, option or field, with the near names.
     """
     options = Options(
         dtype=dtype, param_dtype=param_dtype, remat=remat, scan=scan, attention=attention
     )
-    return ViT(resolve(config_or_name), options, rngs=nnx.Rngs(seed))
+    config = resolve(config_or_name, fields, options=("seed", *OPTIONS))
+    return ViT(config, options, rngs=nnx.Rngs(seed))
 
 
 def save(
@@ -52,25 +58,33 @@ def save(
 
 
 def load(
-    path: str | os.PathLike[str],
-    *,
-    param_dtype: Any = None,
-    **options: Any,
+    path: str | os.PathLike[str], *, seed: int = 0, param_dtype: Any = None, **changes: Any
 ) -> ViT:
-    """The model of a checkpoint directory or file, in evaluation mode; options: `vit_jax.Options`.
+    """The model of a checkpoint directory or file, in evaluation mode.
 
     A checkpoint of an unfinished run, `RUN/checkpoints/STEP`, gives its moving average if it has
-    one, else its parameters.
+    one, else its parameters. `changes` are options as in `vit_jax.Options`, and fields of the
+    config that are to differ, such as `num_classes` or `image_size`: a head of other classes and
+    what the file lacks is new, by `seed`, and positions are resampled.
 
     `param_dtype` None keeps the file's. Raises `FileNotFoundError`, or `ValueError` naming every
-    missing, extra and wrong-shaped tensor.
+    missing, extra and wrong-shaped tensor, and unknown options and fields.
     """
+    checkpoint.check_path(path)
     if is_step(path):
         header, state = read_run_checkpoint(path)
         state = to_torch_layout(state)
     else:
         header, state = checkpoint.read(path)
-    return from_state(header.config, state, param_dtype=param_dtype, **options)
+    options = {name: changes.pop(name) for name in OPTIONS if name in changes}
+    config = resolve(header.config, changes, options=("seed", *OPTIONS))
+    dtype = param_dtype or next(iter(state.values())).dtype
+
+    def start() -> State:
+        return to_torch_layout(get_state(create(config, seed=seed, param_dtype=dtype)))
+
+    state = changed(header, state, config, start)
+    return from_state(config, state, param_dtype=dtype, **options)
 
 
 def from_state(config: ViTConfig, state: State, *, param_dtype: Any = None, **options: Any) -> ViT:

@@ -1,7 +1,9 @@
 """What a model accepts as images. Twin: `vit_torch/images.py`."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import AxisType
 
 from vit_spec import ViTConfig
 
@@ -9,6 +11,12 @@ from vit_spec import ViTConfig
 def check_images(images: Array, config: ViTConfig) -> tuple[int, int]:
     """The patch grid of images (b, H, W, c). Raises `ValueError` saying what does not fit."""
     shape, c = tuple(images.shape), config.in_channels
+    if AxisType.Explicit in jax.typeof(images).sharding.mesh.axis_types:
+        raise ValueError(
+            "images lie on a mesh of explicit axes, which these models do not take: make it by "
+            "vit_jax.sharding.make_mesh(...), or by jax.make_mesh(shape, names, "
+            "axis_types=(jax.sharding.AxisType.Auto,) * len(names))"
+        )
     if len(shape) != 4:
         raise ValueError(
             f"images have shape {shape}, must be (batch, height, width, {c}): use "

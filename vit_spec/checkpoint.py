@@ -7,6 +7,7 @@ metadata, so it is complete by itself. Files are written beside their place and 
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from vit_spec import strict_json
 from vit_spec.config import ViTConfig
 from vit_spec.layout import State
 from vit_spec.others import check_kind, of_config
-from vit_spec.parameters import check_shapes, check_size, parameters
+from vit_spec.parameters import check_head, check_shapes, check_size, parameters
 from vit_spec.preprocessing import Preprocessing
 from vit_spec.strict_json import shown
 
@@ -116,6 +117,18 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return header
 
 
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raises `ValueError` for an address, which is no path here."""
+    found = re.match(r"hf:/+(.*)", str(path))  # of a `Path` with one slash
+    if found:
+        address = f"hf://{found[1]}"
+        raise ValueError(
+            f"{address} is an address, and checkpoints are loaded from folders and files: use "
+            f"`parity convert {address} DIR` and load DIR, or header, state = "
+            f"parity.read({address!r}) and api.from_state(header.config, state)"
+        )
+
+
 def read(path: str | os.PathLike[str]) -> tuple[Header, State]:
     """Header and tensors of a checkpoint, checked against the config.
 
@@ -162,9 +175,9 @@ def write(path: str | os.PathLike[str], header: Header, state: State) -> None:
 
     Raises `ValueError` if `state` does not fit the config, `OSError` if the disk refuses.
     """
-    check_shapes(
-        parameters(header.config), {n: a.shape for n, a in state.items()}, where="the model"
-    )
+    shapes = {n: a.shape for n, a in state.items()}
+    check_head(header.config, shapes)
+    check_shapes(parameters(header.config), shapes, where="the model")
     path = make_directory(path)
     text = header.to_json()
     with replacing(path / WEIGHTS) as weights, replacing(path / CONFIG) as config:

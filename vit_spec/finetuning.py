@@ -1,5 +1,6 @@
 """Weights of one model as the start of another: a new head, another image size. NumPy only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,15 @@ def fit(
     )
 
 
+def changed(header: Header, state: State, config: ViTConfig, start: Callable[[], State]) -> State:
+    """The parameters of a checkpoint for a model of another `config`: `fit` where shapes or grids
+    differ, with what `start` makes for all that is new."""
+    ours = header.config
+    if parameters(config) == parameters(ours) and config.grid == ours.grid:
+        return state
+    return fit(header, state, config, start())[0]
+
+
 def _moved(name: str, source: Header, target: ViTConfig) -> bool:
     """A table of the same shape for another grid, such as 7 x 14 for 14 x 7."""
     return name == "pos_embed" and source.config.grid != target.grid
@@ -112,8 +122,8 @@ def _check_trunk(source: ViTConfig, state: State, target: ViTConfig, shapes: Sha
     more = [f"  ... and {len(wrong) - 10} more"] if len(wrong) > 10 else []
     raise OtherModelError(
         f"the checkpoint is another model (width {source.width}, depth {source.depth}, patches "
-        f"{source.patch_shape}) than the recipe's (width {target.width}, depth {target.depth}, "
-        f"patches {target.patch_shape}):\n" + "\n".join([*lines, *more])
+        f"{source.patch_shape}) than the one asked for (width {target.width}, depth "
+        f"{target.depth}, patches {target.patch_shape}):\n" + "\n".join([*lines, *more])
     )
 
 

@@ -24,7 +24,8 @@ def kind_of(name: str, rank: int) -> Kind:
     kinds = _kinds(name, rank)
     if len(kinds) > 1:
         raise ValueError(f"the name {name} does not tell whether it is of {' or '.join(kinds)}")
-    return kinds[0]
+    (kind,) = kinds
+    return kind
 
 
 def _kinds(name: str, rank: int) -> tuple[Kind, ...]:

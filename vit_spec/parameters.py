@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from vit_spec.config import ViTConfig
 from vit_spec.names import plain
@@ -116,6 +117,22 @@ def check_shapes(
             + "\nUse the config that the tensors were trained with"
             + (", and cast them to floating point." if kinds else ".")
         )  # fmt: skip
+
+
+def check_head(config: ViTConfig, found: Shapes) -> None:
+    """Raises `ValueError` if a model is that of its config but for a head of other classes."""
+    head = found.get("head.weight", (0,))
+    fields: dict[str, Any] = {"num_classes": head[0]}
+    if head[0]:
+        fields["head_bias"] = "head.bias" in found
+    fields = {name: value for name, value in fields.items() if value != getattr(config, name)}
+    if fields and parameters(config.replace(**fields)) == found:
+        said = ", ".join(f"{name} {getattr(config, name)!r}" for name in fields)
+        change = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        raise ValueError(
+            f"the model's head has {head[0]} outputs and its config says {said}: first set "
+            f"model.config = model.config.replace({change})"
+        )
 
 
 def _block(c: ViTConfig, name: str) -> Shapes:

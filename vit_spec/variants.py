@@ -1,10 +1,12 @@
 """The table of variants, in timm's naming grammar: `vit_{size}_patch{patch}_{image size}`."""
 
+import dataclasses
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 from vit_spec.config import ViTConfig
-from vit_spec.names import unknown_name
+from vit_spec.names import unknown_name, unknown_names
 
 # name: letters, width, depth, heads, MLP width. Source of each row:
 # Ti, S: DeiT (https://arxiv.org/abs/2012.12877); M: big_vision's M; B, L, H: ViT, table 1
@@ -160,6 +162,20 @@ def get_if_no_path(name: str) -> ViTConfig:
         raise ValueError(f"there is no file or directory {name}; {error}") from error
 
 
-def resolve(config_or_name: ViTConfig | str) -> ViTConfig:
-    """A config as it is, or the one of a name."""
-    return get(config_or_name) if isinstance(config_or_name, str) else config_or_name
+def resolve(
+    config_or_name: ViTConfig | str,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    options: Iterable[str] = (),
+) -> ViTConfig:
+    """A config as it is, or the one of a name; with some `fields` changed.
+
+    `options` are what else may be given beside fields, for the message. Raises `ValueError` for an
+    unknown variant or field, with the near names.
+    """
+    config = get(config_or_name) if isinstance(config_or_name, str) else config_or_name
+    known = [f.name for f in dataclasses.fields(config)]
+    unknown = [name for name in fields or {} if name not in known]
+    if unknown:
+        raise ValueError(unknown_names("option or field", unknown, [*options, *known]))
+    return config.replace(**fields) if fields else config
