@@ -22,7 +22,7 @@ from vit_spec.names import printable
 
 if __name__ == "__main__":
     exit_without("visualize", "PIL")
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 SIDE, GAP, TEXT = 160, 8, 16
 COLOURS = np.array(
@@ -35,9 +35,10 @@ Tile = tuple[str, Image.Image]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the picture and returns the exit code."""
     options = _parser().parse_args(arguments)
+    out = options.out or ("attention.png" if options.image else "filters.png")
     try:
         picture = draw(options.checkpoint, options.image, options.layer)
-        picture.save(options.out)
+        picture.save(out)
     except (ValueError, OSError) as error:
         print(f"visualize: {printable(error, lines=True)}", file=sys.stderr)
         return 2
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(text, file=sys.stderr)
         return 2
-    print(f"{options.out}: {picture.width} x {picture.height}")
+    print(f"{out}: {picture.width} x {picture.height}")
     return 0
 
 
@@ -98,14 +99,19 @@ def _sheet(rows: list[tuple[str, list[Tile]]], columns: int = 7) -> Image.Image:
     sheet = Image.new("RGB", (wide, high), "white")
     pen, top = ImageDraw.Draw(sheet), GAP
     for (heading, tiles), count in zip(rows, lines, strict=True):
-        pen.text((GAP, top), heading, fill="black")
+        write(pen, (GAP, top), heading, fill="black")
         top += TEXT + GAP // 2
         for i, (name, tile) in enumerate(tiles):
             corner = GAP + step * (i % columns), top + (step + TEXT) * (i // columns)
             sheet.paste(tile.resize((SIDE, SIDE), Image.Resampling.NEAREST), corner)
-            pen.text((corner[0], corner[1] + SIDE + 1), name, fill="gray")
+            write(pen, (corner[0], corner[1] + SIDE + 1), name, fill="gray")
         top += count * (step + TEXT) + GAP // 2
     return sheet
+
+
+def write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, fill: str) -> None:
+    """Draws a line of text; the blanks of Pillow's own font are too narrow at this size."""
+    pen.text(place, text.replace(" ", "  "), fill=fill, font=ImageFont.load_default(size=12))
 
 
 def _pixels(values: np.ndarray) -> Image.Image:
@@ -142,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add("checkpoint", help="folder, file or hf:// address of any format of `parity formats`")
     add("--image", help="a photo; without one only the filters are drawn")
     add("--layer", type=int, default=-1, help="block whose heads are shown (default: the last)")
-    add("--out", default="attention.png", help="picture to write (default: attention.png)")
+    add("--out", help="picture to write (default: attention.png, or filters.png without --image)")
     return parser
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw
 from sklearn.linear_model import LogisticRegression
 
 import vit_jax
@@ -124,7 +124,8 @@ def test_filters_are_the_main_directions_of_the_patch_embedding():
     np.testing.assert_allclose(np.abs(found @ vectors[:, ::-1][:, :3]), np.eye(3), atol=1e-6)
 
 
-def test_the_pictures_of_a_checkpoint_are_written(saved, tmp_path, capsys):
+def test_the_pictures_of_a_checkpoint_are_written(saved, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     photo, out = tmp_path / "photo.jpg", tmp_path / "out.png"
     Image.effect_noise((50, 40), 80).convert("RGB").save(photo)
     assert visualize.main([str(saved), "--image", str(photo), "--out", str(out)]) == 0
@@ -134,4 +135,15 @@ def test_the_pictures_of_a_checkpoint_are_written(saved, tmp_path, capsys):
     assert len(colours) > 1000
     assert visualize.main([str(saved), "--image", str(photo), "--layer", "2"]) == 2
     assert "there is no block 2: the model has blocks 0 to 1" in capsys.readouterr().err
-    assert visualize.main([str(saved), "--out", str(out)]) == 0
+    assert visualize.main([str(saved)]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["filters.png", "out.png"]
+
+
+@pytest.mark.parametrize("text", ["rollout over 12", "components of 384", "class token"])
+def test_words_on_a_picture_stand_apart(text):
+    picture = Image.new("L", (400, 24), "white")
+    visualize.write(ImageDraw.Draw(picture), (4, 4), text, fill="black")
+    inked = np.flatnonzero((np.asarray(picture) < 128).any(axis=0))
+    gaps = np.sort(np.diff(inked) - 1)  # empty columns between strokes
+    words = text.count(" ")
+    assert gaps[-words] >= 5 and gaps[-words - 1] <= 3
