@@ -24,8 +24,7 @@ def kind_of(name: str, rank: int) -> Kind:
     kinds = _kinds(name, rank)
     if len(kinds) > 1:
         raise ValueError(f"the name {name} does not tell whether it is of {' or '.join(kinds)}")
-    (kind,) = kinds
-    return kind
+    return next(iter(kinds))
 
 
 def _kinds(name: str, rank: int) -> tuple[Kind, ...]:
