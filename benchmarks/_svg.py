@@ -68,7 +68,8 @@ def drawn(plot: Plot) -> str:
     parts.append(_text(left, bottom + 36, plot.axis, f'fill="{QUIET}"'))
     for y, bar in rows:
         if isinstance(bar, str):
-            parts.append(_text(8, y + 15, bar, f'font-weight="bold" fill="{QUIET}"'))
+            halo = 'paint-order="stroke" stroke="#fff" stroke-width="4"'  # over the grid
+            parts.append(_text(8, y + 15, bar, f'font-weight="bold" fill="{QUIET}" {halo}'))
             continue
         (low, high), end, middle = bar.found["quartiles"], x(bar.found["median"]), y + ROW / 2
         parts += [

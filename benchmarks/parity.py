@@ -84,7 +84,7 @@ def plot(record: Mapping[str, Any]) -> Plot:
     """Time of each level relative to that of the plain passes."""
     rows = [row for row in record["rows"] if row["of"] not in PLAIN]
     return Plot(
-        "A check up to each level: its time relative to two forward passes",
+        "A check up to each level, relative to one forward pass in each framework",
         "time of the check / time of one forward pass in each framework (shorter is faster)",
         [Bar(row["of"], row["ratios"][PLAIN[0]]) for row in rows],
         (1.0, "one forward pass in each framework"),

@@ -19,11 +19,11 @@ class Location:
     def __str__(self) -> str:
         gap = f"gap {self.gap:.1e} (bound {self.bound:.1e})"
         if not self.culprit:
-            return f"first difference: {self.first}, {gap}; given equal inputs, no module differs"
+            return f"First difference: {self.first}, {gap}; given equal inputs, no module differs"
         own = f"given equal inputs, {self.culprit}"
         itself = self.first in (self.culprit, "output")
         if itself:
-            start = f"first difference: {self.first}, {gap}; {own}"
+            start = f"First difference: {self.first}, {gap}; {own}"
         else:
             start = f"{self.first} is the first point that differs, {gap}, but not the cause: {own}"
         if self.reached:

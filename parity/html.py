@@ -7,11 +7,12 @@ from importlib.resources import files
 from typing import Any
 
 from parity.figures import gap_plots, groups, loss_curves
-from parity.findings import Attempt, Cause, Diagnosis
+from parity.findings import Attempt, Cause, Diagnosis, plural
 from parity.markup import code, facts, listing, number, outcome, scrolling, table, text, where
 from parity.render import reached
 from parity.report import LEVELS, Gap, Report
 
+CAUSES = 3  # in the banner
 WORST = 30  # rows of the table of the worst tensors
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 VACUOUS = "zero on both sides, which proves nothing: is the head still untrained?"
@@ -34,7 +35,7 @@ def html(
     failed = frozenset(map(id, report.failures))
     word = "PASS" if report.passed else "FAIL"
     sections = (
-        _verdict(report, word),
+        _verdict(report, word, diagnosis),
         "" if diagnosis is None else _section("Diagnosis", _diagnosis(diagnosis)),
         _section("Summary", _summary(report, failed)),
         _section("Gaps", gap_plots(report, failed)),
@@ -64,7 +65,7 @@ def _section(title: str, body: str) -> str:
     return f"<section>\n<h2>{title}</h2>\n{body}\n</section>"
 
 
-def _verdict(report: Report, word: str) -> str:
+def _verdict(report: Report, word: str, diagnosis: Diagnosis | None) -> str:
     count = len(report.gaps)
     if report.passed:
         line = _sentence(f"{reached(report)}: {count:,} quantities agree")
@@ -74,9 +75,10 @@ def _verdict(report: Report, word: str) -> str:
         first = report.failures[0]
         why = f"gap {number(first.gap)}, bound {number(first.bound)}"
         note = f" ({text(first.note)})" if first.note else ""
+        place = f"{text(first.level)}, {text(first.dtype)}, {code(where(first))}"
         line = (
-            f"{len(report.failures):,} of {count:,} quantities differ. First, in the order of "
-            f"computation: {text(first.level)}, {text(first.dtype)}, {code(where(first))}: "
+            f"{len(report.failures):,} of {count:,} quantities differ, the first of them in the "
+            f"order of computation: {place}: "
             f"{VACUOUS if first.passed else f'{why}{note}.'}"
         )
     memory = f"{report.peak_bytes / 2**30:.1f} GiB" if report.peak_bytes else "not measured"
@@ -89,27 +91,45 @@ def _verdict(report: Report, word: str) -> str:
     )
     return (
         f'<header>\n<div class="verdict {word.lower()}"><h1><strong>{word}</strong> '
-        f"{text(report.subject)}</h1><p>{line}</p></div>\n{facts(pairs)}\n</header>"
+        f"{text(report.subject)}</h1>{_found(report, diagnosis)}<p>{line}</p></div>\n"
+        f"{facts(pairs)}\n</header>"
     )
+
+
+def _found(report: Report, diagnosis: Diagnosis | None) -> str:
+    """Why a check failed and where, as far as it is known."""
+    if report.passed or diagnosis is None:
+        return ""
+    causes = []
+    for cause in diagnosis.causes[:CAUSES]:
+        more = len(cause.places) - 1
+        places = code(cause.place) + (f" and {plural(more, 'more place')}" if more > 0 else "")
+        forms = f"JAX {text(cause.jax)}, PyTorch {text(cause.torch)}"
+        causes.append(f"<p><strong>Cause</strong> {text(cause.what)} at {places}: {forms}.</p>")
+    if len(diagnosis.causes) > CAUSES:
+        causes.append(f"<p>And {plural(len(diagnosis.causes) - CAUSES, 'more cause')}.</p>")
+    if causes or diagnosis.location is None:
+        return "".join(causes)
+    return f"<p>{text(diagnosis.location)}.</p>"  # names keep their small letters
 
 
 def _diagnosis(diagnosis: Diagnosis) -> str:
     location, causes = diagnosis.location, diagnosis.causes
     none = '<p class="quiet">None was found.</p>'
-    place = f"<p>{_sentence(str(location))}</p>" if location else none
+    place = f"<p>{text(location)}.</p>" if location else none
     parts = ["<h3>Location</h3>", place, "<h3>Causes</h3>"]
     if causes:
         parts.append(f'<ol class="causes">{"".join(map(_cause, causes))}</ol>')
     if diagnosis.unexplained:
         parts += ["<p>No hypothesis explains these places:</p>", listing(diagnosis.unexplained)]
     elif causes:
-        parts.append("<p>Every difference that was found has a cause.</p>")
+        parts.append("<p>Every difference found is explained.</p>")
     else:
         parts.append(none)
     if diagnosis.ruled_out:
         head = (("Place", ""), ("Hypothesis", ""), ("Residual", "n"))
         rows = "".join(map(_attempt, diagnosis.ruled_out))
-        parts += ["<h3>Ruled out</h3>", table("Ruled out", head, rows)]
+        parts += ["<h3>Ruled out, though near</h3>", table("Ruled out", head, rows)]
     if diagnosis.notes:
         parts += ["<h3>Notes on the diagnosis</h3>", listing(diagnosis.notes)]
     return "\n".join(parts)
@@ -131,7 +151,8 @@ def _cause(cause: Cause) -> str:
         names = ", ".join(map(code, cause.places))
         places = f"<details><summary>All {len(cause.places)} places</summary>{names}</details>"
     title = f"<strong>{text(cause.what)}</strong> at {code(cause.place)}"
-    return f"<li>{title}{facts(pairs)}{places}</li>"
+    others = "".join(f"<p>Or, explaining it as well: {text(each)}.</p>" for each in cause.rivals)
+    return f"<li>{title}{facts(pairs)}{others}{places}</li>"
 
 
 def _attempt(attempt: Attempt) -> str:

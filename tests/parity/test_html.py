@@ -134,6 +134,24 @@ def test_a_failing_report_names_the_first_failure_and_its_diagnosis():
     assert "<title>step 1: NaN, FAILED</title>" in source
 
 
+def test_the_banner_has_cause_and_place_as_the_diagnosis_does():
+    banner = html(failing(), diagnosis=DIAGNOSIS).partition("</h1>")[2].partition("</div>")[0]
+    assert (
+        "<strong>Cause</strong> activation at <code>blocks.7.mlp</code> and 1 more place" in banner
+    )
+    assert "JAX tanh GELU, PyTorch exact GELU." in banner
+    located = replace(DIAGNOSIS, causes=(), unexplained=("blocks.7.mlp",))
+    banner = html(failing(), diagnosis=located).partition("</h1>")[2].partition("</div>")[0]
+    assert "given equal inputs, blocks.7.mlp itself differs by 4.0e-01." in banner
+
+
+def test_causes_that_fit_as_well_stand_beside_the_first():
+    rival = "scale: JAX none, PyTorch <1 / head channels>"
+    cause = replace(DIAGNOSIS.causes[0], rivals=(rival,))
+    page = Page(html(failing(), diagnosis=replace(DIAGNOSIS, causes=(cause,))))
+    assert f"Or, explaining it as well: {rival}." in page.text
+
+
 def test_nan_is_drawn_above_and_zero_below_everything_else():
     gaps = (gap("a", math.nan), gap("b", 1e300), gap("c", 5e-324), gap("d", 0.0))
     source = html(replace(passing(), gaps=gaps))
