@@ -61,7 +61,7 @@ def first(trace: Trace) -> Place:
 def overflow(pair: Any, dtype: str) -> str:
     """Where the sides of a pair that agrees in float64 overflow in a coarser type, and why; empty
     if no forward pass does."""
-    names = getattr(pair, "names", None)
+    points = getattr(pair, "points", None) or getattr(getattr(pair, "names", None), "point", None)
     limit = float(ml_dtypes.finfo(np.dtype(dtype)).max)
     beyond = f"exceed {limit:g}, the largest number of {dtype}"
     jax, *others = pair.sides(dtype)
@@ -72,8 +72,8 @@ def overflow(pair: Any, dtype: str) -> str:
         largest = max(float(wide[name].abs().max()) for name in lost)
         return f"weights overflow, {listed(lost)}: values up to {largest:.4g} {beyond}"
     for given in pair.feed.sets(dtype).values():
-        point = names.point if names else lambda path: path
-        ours = first(make_trace("jax", jax.calls(given), {}, point))
+        placed = () if points is None else (points,)
+        ours = first(make_trace("jax", jax.calls(given), {}, *placed))
         theirs, truth = (make_trace("torch", side.calls(given), {}) for side in others)
         other = first(theirs)
         place = ours if ours != NOWHERE else other
