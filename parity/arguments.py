@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE|DIR",
         help="variant, config.json or checkpoint directory, for a file without a config of its own",
     )
+    _add_choice(conversion)
     conversion.add_argument(
         "--image-size",
         nargs="+",
@@ -112,7 +113,29 @@ def parser() -> argparse.ArgumentParser:
 
     inspection = commands.add_parser("inspect", help="what a checkpoint holds")
     inspection.add_argument("path", metavar="FILE|DIR")
+    _add_choice(inspection)
 
     commands.add_parser("formats", help="all formats of checkpoints")
     commands.add_parser("variants", help="all variants with sizes and parameter counts")
     return found
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    """Which tensors of a file are the model."""
+    command.add_argument(
+        "--entry",
+        "--weights",
+        metavar="NAME",
+        help="where in the file the model is, such as state_dict_ema; default: what fits, and of "
+        "several, which is said, the moving average",
+    )
+    command.add_argument(
+        "--prefix", metavar="TEXT", help="what its names begin with, such as module.encoder."
+    )
+    command.add_argument(
+        "--leave-out",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="names that are not part of the model, such as 'projector.*'; may be repeated",
+    )

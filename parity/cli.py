@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -17,6 +18,7 @@ from parity import conversion_outputs as outputs
 from parity.arguments import parser
 from parity.certificate import certificate
 from parity.certificate_file import beside, to_json, writable, write_text
+from parity.choice import Choice
 from parity.convert import FORMATS, converted
 from parity.inspection import inspect
 from parity.memory import return_freed_memory
@@ -26,7 +28,14 @@ from vit_spec.names import plain, printable
 from vit_spec.variants import ALIASES
 
 MISMATCH, USAGE, TERMINATED = 1, 2, 143
-FLAGS = {"source": "--from", "target": "--to", "model": "--model"}
+FLAGS = {
+    "source": "--from",
+    "target": "--to",
+    "model": "--model",
+    "entry": "--entry",
+    "prefix": "--prefix",
+    "leave_out": "--leave-out",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,6 +159,7 @@ def _convert(options: argparse.Namespace) -> int:
         target=options.target,
         model=options.model,
         image_size=_image_size(options.image_size),
+        choice=Choice.of(options.entry, options.prefix, options.leave_out),
         max_shard_size=options.max_shard_size,
         certificate=options.certificate,
         verify=options.verify,
@@ -175,7 +185,8 @@ def _image_size(sides: list[int] | None) -> tuple[int, int] | None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    summary = inspect(options.path)
+    where = {"entry": options.entry, "prefix": options.prefix, "leave_out": options.leave_out}
+    summary = inspect(options.path, **where, strict=False)
     total = sum(math.prod(shape) for _, shape in summary.tensors.values())
     dtypes = ", ".join(dict.fromkeys(dtype for dtype, _ in summary.tensors.values()))
     _print(
@@ -194,6 +205,9 @@ def _inspect(options: argparse.Namespace) -> int:
         _print(f"\ntraining state after step {summary.step:,} of {summary.optim.total_steps:,}")
         fields = dataclasses.asdict(summary.optim)
         _print("\n".join(f"  {name:24} {value}" for name, value in fields.items()))
+    if summary.entries:
+        _print("\nentries")
+        _print("\n".join(f"  {plain(name):24} {what}" for name, what in summary.entries.items()))
     _print("\ntensors")
     tensors = {plain(name): about for name, about in summary.tensors.items()}
     width = max(map(len, tensors), default=0)
@@ -240,7 +254,11 @@ def _flags(text: str) -> str:
     for name, flag in (("verify=False", "--no-verify"), ("max_shard_size", "--max-shard-size")):
         text = text.replace(name, flag)
     text = re.sub(r"\bimage_size=\((\d+), (\d+)\)", r"--image-size \1 \2", text)
-    return re.sub(r"\b(source|target|model)='([^']*)'", lambda m: f"{FLAGS[m[1]]} {m[2]}", text)
+    return re.sub(
+        rf"\b({'|'.join(FLAGS)})='([^']*)'",
+        lambda match: f"{FLAGS[match[1]]} {shlex.quote(match[2])}",
+        re.sub(r"\b(entry|prefix|leave_out)=(?!')", lambda match: FLAGS[match[1]], text),
+    )
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

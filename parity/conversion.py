@@ -11,6 +11,7 @@ import numpy as np
 from parity import containers, foreign, orbax
 from parity.certificate import sha256
 from parity.certificate_file import FORMAT, PARTS, file_name
+from parity.choice import ANY, Choice
 from parity.containers.blocks import bytes_of, same_bytes
 from parity.containers.names import BESIDE
 from parity.containers.shards import shard_names
@@ -35,6 +36,7 @@ def compared(
     training: bool,
     notes: list[str],
     changed: list[str],
+    choice: Choice = ANY,
 ) -> dict[str, Any]:
     """Reads the target back, compares it with the source, and returns the certificate.
 
@@ -49,6 +51,7 @@ def compared(
         training: whether a training state went along.
         notes: of the conversion, but for `changed`.
         changed: how its bits are not those of the source, of `changes`.
+        choice: which tensors of the source are the model.
 
     Raises `OSError` if the target does not hold the same tensors, or the disk refuses.
     """
@@ -57,7 +60,7 @@ def compared(
         problems, found, counts = _same_names(src, at, parts)
         more, files = {}, parts
     else:
-        problems, found, count = read_back(src, at, formats, header)
+        problems, found, count = read_back(src, at, formats, header, choice)
         counts, files = {"weights": count}, {"weights"}
         more = {"header": header.to_json()}
     if problems:
@@ -65,10 +68,11 @@ def compared(
             f"{dst} was written and reads back other than {src} ({some(problems)}): the disk is "
             "faulty or something else writes there; nothing was replaced: convert to another place"
         )
+    chosen = {} if choice == ANY else {"taken": choice.to_dict()}
     return {
         "format": FORMAT,
         "kind": "conversion",
-        "source": _files(src, formats[0], files, src),
+        "source": _files(src, formats[0], files, src) | chosen,
         "target": _files(at, formats[1], files, dst),
         "config": header.config.to_dict(),
         "tensors": counts,
@@ -81,19 +85,16 @@ def compared(
     }
 
 
-def remarks(src: Path, formats: tuple[str, str], header: Header, *, training: bool) -> list[str]:
-    """What is not the same for who reads the target, though its outputs are: what stays behind.
+def remarks(
+    src: Path, formats: tuple[str, str], opened: foreign.Source, *, training: bool
+) -> list[str]:
+    """What is not the same for who reads the target, though its outputs are: what is left out.
 
     `formats` are of source and target; `training` says whether a training state goes along.
     """
-    source, target = formats
-    found = lost(header, FOREIGN[target]) if target in FOREIGN else []
-    if unread := foreign.ignored(src, source):
-        found.append(
-            f"{len(unread)} tensors of the source are no part of the model and stay behind: "
-            + ", ".join(map(plain, unread[:3]))
-            + (", ..." if len(unread) > 3 else "")
-        )
+    target = formats[1]
+    found = lost(opened.header, FOREIGN[target]) if target in FOREIGN else []
+    found += opened.left_out
     if not training and training_state.has_training(src):
         found.append("the training state stays behind: the weights alone are converted")
     return found
@@ -118,11 +119,14 @@ def changes(source: foreign.Source, target: foreign.Target) -> list[str]:
 
 
 def read_back(
-    src: Path, dst: Path, formats: tuple[str, str], header: Header | None
+    src: Path, dst: Path, formats: tuple[str, str], header: Header | None, choice: Choice = ANY
 ) -> tuple[list[str], str, int]:
     """Differences of the target from what the source becomes, the target's digest, its tensors."""
     problems, digested = [], hashlib.sha256()
-    with foreign.opened_as(src, formats[0], header) as source, reading(dst, "weights") as found:
+    with (
+        foreign.opened_as(src, formats[0], header, choice=choice) as source,
+        reading(dst, "weights") as found,
+    ):
         target = foreign.planned(source, formats[1])
         problems += [f"{n} is missing" for n in target.infos if n not in found]
         problems += [f"{n} is extra" for n in found if n not in target.infos]

@@ -15,6 +15,7 @@ import numpy as np
 
 from parity import foreign, memory
 from parity.certificate import number
+from parity.choice import ANY, Choice
 from parity.formats import FOREIGN
 from parity.formats.format import Unsaid
 from parity.formats.kept import said
@@ -75,10 +76,12 @@ def check_memory(config: ViTConfig) -> None:
         )
 
 
-def measured(src: Path, dst: Path, formats: tuple[str, str], header: Header) -> dict[str, Any]:
+def measured(
+    src: Path, dst: Path, formats: tuple[str, str], header: Header, choice: Choice = ANY
+) -> dict[str, Any]:
     """The record of both sides' outputs on random images of the native size; none of NaN.
 
-    `formats` are of source and target, `header` is the source's.
+    `formats` are of source and target, `header` and `choice` are the source's.
     """
     from parity.gaps import proof
     from parity.inputs import image_sets
@@ -87,7 +90,7 @@ def measured(src: Path, dst: Path, formats: tuple[str, str], header: Header) -> 
     config = header.config
     size, images = next(iter(image_sets(config, IMAGES, SEED).items()))
     with exact():
-        read, state = _read(src, formats[0], header)
+        read, state = _read(src, formats[0], header, choice=choice)
         broken = [name for name, array in state.items() if not np.isfinite(array).all()]
         if broken:
             return none(f"NaN or infinite values in {broken[0]} of the source; bits were compared")
@@ -135,12 +138,14 @@ def folded_bound(source: Read) -> float:
     )
 
 
-def again(src: Path, dst: Path, formats: tuple[str, str], header: Header) -> dict[str, Any]:
+def again(
+    src: Path, dst: Path, formats: tuple[str, str], header: Header, choice: Choice = ANY
+) -> dict[str, Any]:
     """The record now, or why there is none."""
     if reason := missing():
         return none(reason)
     check_memory(header.config)
-    return measured(src, dst, formats, header)
+    return measured(src, dst, formats, header, choice)
 
 
 def text(record: Mapping[str, Any]) -> str:
@@ -169,10 +174,14 @@ def _torch_outputs(config: ViTConfig, state: State, images: np.ndarray) -> list[
 
 
 def _read(
-    path: Path, format: str, header: Header | None, sizes: tuple[tuple[int, int], ...] = ()
+    path: Path,
+    format: str,
+    header: Header | None,
+    sizes: tuple[tuple[int, int], ...] = (),
+    choice: Choice = ANY,
 ) -> tuple[Read, State]:
     """A checkpoint of any format as ours, its state in float64."""
-    with foreign.opened_as(path, format, header, sizes) as source:
+    with foreign.opened_as(path, format, header, sizes, choice) as source:
         config = source.header.config
         found = frozenset(dtype.name for dtype in source.dtypes.values())
         state = {n: np.array(source.read(n), np.float64) for n in parameters(config)}

@@ -7,7 +7,7 @@ A directory may hold a training state too, see `vit_spec.training_state`.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from parity import conversion_outputs as outputs
 from parity import foreign, orbax, targets
 from parity.certificate_file import beside
 from parity.certificate_file import write as write_certificate
+from parity.choice import ANY, Choice
 from parity.containers.hub import downloaded, is_address, names_file
 from parity.containers.names import TORCH
 from parity.containers.shard_writing import size_of
@@ -43,6 +44,9 @@ def convert(
     target: str | None = None,
     model: ViTConfig | str | os.PathLike[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
+    entry: str | None = None,
+    prefix: str | None = None,
+    leave_out: str | Iterable[str] = (),
     max_shard_size: int | str | None = None,
     certificate: bool = True,
     verify: bool = False,
@@ -66,6 +70,12 @@ def convert(
             variant's name, head and image size are those of the file.
         image_size: height and width in pixels of the images that the positions of a file are of,
             where it does not say it itself: 16 positions may be 4 x 4 or 2 x 8.
+        entry: where in `src` the model is: the keys of the dicts that it is in, with dots. None:
+            the one place that fits a format; of several a note says which was taken and why.
+        prefix: what its names begin with, below `entry`; None: found too.
+        leave_out: patterns of names, with `*`, that are not part of the model. Projection heads and
+            decoders of training, and what lies outside of `entry` and `prefix`, are left out and
+            listed anyhow.
         max_shard_size: bytes, or a text such as "5GB": a directory of transformers gets as many
             files as it takes, and their index. None: one file.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
@@ -93,6 +103,7 @@ def convert(
         target=target,
         model=model,
         image_size=image_size,
+        choice=Choice.of(entry, prefix, leave_out),
         max_shard_size=max_shard_size,
         certificate=certificate,
         verify=verify,
@@ -108,6 +119,7 @@ def converted(
     target: str | None,
     model: ViTConfig | str | os.PathLike[str] | None,
     image_size: int | tuple[int, int] | None,
+    choice: Choice,
     max_shard_size: int | str | None,
     certificate: bool,
     verify: bool,
@@ -115,7 +127,7 @@ def converted(
 ) -> tuple[Path, dict[str, Any]]:
     """What `convert` does; returns the certificate too, {} if nothing was compared."""
     address, src, dst = os.fspath(src), located(src), local(dst)
-    source, target = source or told(src), target or format_of(dst)
+    source, target = source or told(src, choice), target or format_of(dst)
     for name in (source, target):
         if name not in FORMATS:
             raise ValueError(unknown_name("format", name, FORMATS))
@@ -126,7 +138,8 @@ def converted(
     training, record = target == source == "vitwin" and training_state.has_training(src), {}
     changed: list[str] = []
     with contextlib.ExitStack() as stack:
-        with foreign.opened_as(src, source, model_of(model), _sizes(image_size)) as opened:
+        told_of = (model_of(model), _sizes(image_size), choice)
+        with foreign.opened_as(src, source, *told_of) as opened:
             header, notes, reason = opened.header, opened.notes, _reason(opened.header, verify)
             _tell(notes, note)
             place = stack.enter_context(targets.staged(dst))
@@ -136,7 +149,7 @@ def converted(
             else:
                 changed = changes(opened, foreign.write(place, target, opened, limit))
         formats = (source, target)
-        stays = remarks(src, formats, header, training=training)
+        stays = remarks(src, formats, opened, training=training)
         if certificate or verify:
             record = compared(
                 src,
@@ -147,11 +160,14 @@ def converted(
                 training=training,
                 notes=[*notes, *stays],
                 changed=changed,
+                choice=opened.choice,
             )
             record |= {"address": address} if is_address(address) else {}
             record |= {"image_size": list(header.config.image_shape)} if image_size else {}
             record["outputs"] = (
-                outputs.none(reason) if reason else outputs.measured(src, place, formats, header)
+                outputs.none(reason)
+                if reason
+                else outputs.measured(src, place, formats, header, opened.choice)
             )
         else:
             _tell([*stays, *changed], note)
@@ -174,15 +190,19 @@ def read(
     source: str | None = None,
     model: ViTConfig | str | os.PathLike[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
+    entry: str | None = None,
+    prefix: str | None = None,
+    leave_out: str | Iterable[str] = (),
     note: Callable[[str], object] | None = None,
 ) -> tuple[Header, State]:
     """Header and tensors of a checkpoint of any of `FORMATS`, in our names and layout.
 
-    `path`, `source`, `model`, `image_size` and `note` are as those of `convert`. Raises what
+    All arguments are as those of `convert`; `note` gets what is left out, too. Raises what
     `convert` does.
     """
-    with _opened(path, source, model, image_size) as opened:
-        _tell(opened.notes, note)
+    choice = Choice.of(entry, prefix, leave_out)
+    with _opened(path, source, model, image_size, choice) as opened:
+        _tell([*opened.notes, *opened.left_out], note)
         names = parameters(opened.header.config)
         return opened.header, {name: np.asarray(opened.read(name)) for name in names}
 
@@ -193,20 +213,27 @@ def header_of(
     source: str | None = None,
     model: ViTConfig | str | os.PathLike[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
+    entry: str | None = None,
+    prefix: str | None = None,
+    leave_out: str | Iterable[str] = (),
 ) -> Header:
     """The header that `read` returns, without reading tensors."""
-    with _opened(path, source, model, image_size) as opened:
+    choice = Choice.of(entry, prefix, leave_out)
+    with _opened(path, source, model, image_size, choice) as opened:
         return opened.header
 
 
 @contextlib.contextmanager
-def _opened(path: Any, source: str | None, model: Any, image_size: Any) -> Iterator[foreign.Source]:
+def _opened(
+    path: Any, source: str | None, model: Any, image_size: Any, choice: Choice
+) -> Iterator[foreign.Source]:
     """A checkpoint of any of `FORMATS`, open."""
     place = located(path)
-    source = source or told(place)
+    source = source or told(place, choice)
     if source not in FORMATS:
         raise ValueError(unknown_name("format", source, FORMATS))
-    with foreign.opened_as(place, source, model_of(model), _sizes(image_size)) as opened:
+    told_of = (model_of(model), _sizes(image_size), choice)
+    with foreign.opened_as(place, source, *told_of) as opened:
         yield opened
 
 
@@ -292,7 +319,7 @@ def format_of(path: Path) -> str:
     )
 
 
-def told(path: Path) -> str:
+def told(path: Path, choice: Choice = ANY) -> str:
     """The format of a checkpoint that exists, from its content; ours if nothing else is named."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
@@ -301,9 +328,9 @@ def told(path: Path) -> str:
     if foreign.is_ours(path):
         return format_of(path)
     try:
-        return foreign.tell(path)
+        return foreign.tell(path, choice)
     except ValueError:
-        if path.suffix == ".safetensors" and not foreign.candidates(path):
+        if path.suffix == ".safetensors" and foreign.has_our_names(path):
             return "safetensors"  # of ours without a header, which `model` names
         raise
 

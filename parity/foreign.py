@@ -5,12 +5,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
 
-from parity import containers, orbax, targets
+from parity import containers, left_out, orbax, subtree, targets, unread
+from parity.choice import ANY, Choice
 from parity.containers.files import beside, check_link
 from parity.containers.names import BESIDE
 from parity.formats import FOREIGN, Format, Given
@@ -19,13 +19,10 @@ from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widened
 from parity.formats.said import Model, agreed, of_ours, settled
 from parity.formats.table import their_shapes
-from vit_spec import Header, checkpoint, parameters, training_state
-from vit_spec.names import plain
+from vit_spec import Header, ViTConfig, checkpoint, parameters, training_state
 from vit_spec.parameters import Shapes, check_shapes, check_size
-from vit_spec.strict_json import shown
 
 OURS = ("vitwin", "safetensors")
-REASON = 120  # characters of why a checkpoint is not of a format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +34,8 @@ class Source:
     read: Read
     lines: list[Any] | None  # of the table, None for our own format
     notes: list[str] = field(default_factory=list)  # what the checkpoint does not say itself
+    left_out: list[str] = field(default_factory=list)  # what of it is not part of the model
+    choice: Choice = ANY  # that finds the same tensors again
     widened: Mapping[str, np.dtype] = field(default_factory=dict)  # of what is read, the dtype
     summed: Callable[[], list[str]] = list  # of what is read, see `Reader`
 
@@ -47,28 +46,32 @@ def weights_file(path: Path) -> Path:
         return opened.path
 
 
-def tell(path: Path) -> str:
+def tell(path: Path, choice: Choice = ANY) -> str:
     """The format of a checkpoint that is not ours, from its content.
 
     Raises `ValueError` that lists the candidates if there is not exactly one.
     """
     with containers.opened(path) as opened:
         given = _given(path, opened)
-    found = _matching(given)
-    if len(found) == 1:
-        return found[0]
-    what = f"is any of {', '.join(found)}" if found else "has no known format"
-    names = ", ".join(map(plain, list(given.shapes)[:3]))
-    raise ValueError(
-        f"{path} {what} (its tensors are {names}, ...): say which, such as "
-        f"source={(found or list(FOREIGN))[0]!r}; formats: {', '.join([*OURS, *FOREIGN])}"
-    )
+        found = subtree.found(given, opened.entries, [*FOREIGN.values()], choice)
+        formats = subtree.one(found, given, where=f"{path}").formats if found else ()
+        if len(formats) == 1:
+            return formats[0]
+        if formats:
+            raise ValueError(
+                f"{path} is any of {', '.join(formats)} (its tensors are {unread.some(given)}): "
+                f"say which, such as source={formats[0]!r}"
+            )
+        near = subtree.nearest(given, opened.entries, [*FOREIGN.values()])
+    if given.kind == "safetensors" and any(s.path and "timm" in s.formats for s in near):
+        return "timm"  # our names, wrapped, of a model that `model` names
+    raise ValueError(unread.unknown(path, given, near))
 
 
-def candidates(path: Path) -> list[str]:
-    """The formats of others that a checkpoint may have."""
+def has_our_names(path: Path) -> bool:
+    """Whether a file has tensors with names of ours, as they are."""
     with containers.opened(path) as opened:
-        return _matching(_given(path, opened))
+        return not parameters(ViTConfig()).keys().isdisjoint(opened.tensors)
 
 
 def is_ours(path: Path) -> bool:
@@ -91,16 +94,26 @@ def check_links(path: Path) -> None:
 
 @contextlib.contextmanager
 def opened_as(
-    path: Path, format: str, model: Model, sizes: tuple[tuple[int, int], ...] = ()
+    path: Path,
+    format: str,
+    model: Model,
+    sizes: tuple[tuple[int, int], ...] = (),
+    choice: Choice = ANY,
 ) -> Iterator[Source]:
     """A checkpoint as ours. `model` is what `model=` says, for what the checkpoint does not.
 
-    `sizes` are what `image_size=` says, if it says anything: height and width.
+    `sizes` are what `image_size=` says, if it says anything: height and width. `choice` says which
+    of its tensors are the model, where that is not plain.
 
     Raises `ValueError` for missing, extra and wrong-shaped tensors, all in one message, and for
     all fields in which checkpoint and `model` contradict each other; `Unsaid` if neither says
     which model it is.
     """
+    if choice != ANY and format not in FOREIGN:
+        raise ValueError(
+            f"{path} is of the format {format}, whose tensors are all of the model: leave out "
+            "entry, prefix and leave_out"
+        )
     if format == orbax.FORMAT:
         step = orbax.opened(path)
         agreed(step.header, model, sizes, where=str(path))
@@ -121,31 +134,42 @@ def opened_as(
         return
     form = FOREIGN[format]
     with containers.opened(path) as opened:
-        given = _given(path, opened)
-        places = form.places(given)
-        shapes = {n: given.shapes[place] for n, place in places.items()}
-        given = replace(given, shapes=shapes, sizes=sizes)
-        found = {n: np.dtype(opened.tensors[place].dtype) for n, place in places.items()}
+        whole = _given(path, opened)
+        found = subtree.found(whole, opened.entries, [form], choice)
+        taken = subtree.one(found, whole, where=str(path))
+        given = subtree.seen(whole, taken)
+        places = {name: taken.names[place] for name, place in form.places(given).items()}
+        shapes = {name: whole.shapes[place] for name, place in places.items()}
+        named = replace(given, shapes=shapes, sizes=sizes)
         where = f"{path} ({format})"
         try:
-            header, notes = settled(form, given, model, where=str(path))
+            header, notes = settled(form, named, model, where=str(path))
             config = header.config
-            check_size(config, given.shapes, where=where)
-            lines, ours = _present(form.rules(config), given), parameters(config)
-            check_inward(lines, ours, given.shapes, where=where, kinds=found)
+            left_out.check_classifier(given)
+            check_size(config, shapes, where=where)
+            lines, ours = _present(form.rules(config), named), parameters(config)
+            known = {name for line in lines for name in line.theirs}
+            for name in left_out.heads(places, known) if given.model_type is None else ():
+                del places[name], shapes[name]
+            kinds = {name: np.dtype(opened.tensors[place].dtype) for name, place in places.items()}
+            extra = left_out.patterns([n for n in shapes if n not in known], known)
+            check_inward(lines, ours, shapes, where=where, kinds=kinds, extra=extra)
         except (ValueError, LookupError, TypeError) as error:
             if form.matches(given) or (isinstance(error, Unsaid) and form.names(given)):
                 raise
-            raise ValueError(_unlike(path, form, given, error)) from error
-        kinds = dtypes(lines, found, inward=True)
-        read = Reader(lines, lambda name: opened.read(places[name]), kinds, inward=True)
+            raise ValueError(unread.unlike(path, form, given, error, ours=is_ours(path))) from error
+        used = set(places.values())
+        inward = dtypes(lines, kinds, inward=True)
+        read = Reader(lines, lambda name: opened.read(places[name]), inward, inward=True)
         yield Source(
             header=header,
-            dtypes=kinds,
+            dtypes=inward,
             read=read,
             lines=lines,
-            notes=notes,
-            widened=widened(lines, found, inward=True),
+            notes=[*taken.notes(), *notes],
+            left_out=left_out.remarks(opened.tensors, opened.beside, used, taken.rivals),
+            choice=taken.choice(choice),
+            widened=widened(lines, kinds, inward=True),
             summed=read.summed,
         )
 
@@ -215,17 +239,6 @@ def write(dst: Path, format: str, source: Source, shard: int | None = None) -> T
     return target
 
 
-def ignored(path: Path, format: str) -> list[str]:
-    """Names in a checkpoint that are no part of the model, and entries that its kind leaves out."""
-    if format not in FOREIGN:
-        return []
-    with containers.opened(path) as opened:
-        given = _given(path, opened)
-        places = set(FOREIGN[format].places(given).values())
-        beside = opened.metadata.get("not_tensors", "") if opened.kind == "torch" else ""
-    return [n for n in given.shapes if n not in places] + [n for n in beside.split(", ") if n]
-
-
 def _present(lines: list[Any], given: Given) -> list[Any]:
     """The lines without tensors that no model of ours has and that a file need not have."""
     return [line for line in lines if line.ours or set(line.theirs) <= given.shapes.keys()]
@@ -243,28 +256,6 @@ def _positioned(read: Read) -> Read:
     return positioned
 
 
-def _matching(given: Given) -> list[str]:
-    return [name for name, format in FOREIGN.items() if format.matches(given)]
-
-
-def _unlike(path: Path, form: Format, given: Given, error: Exception) -> str:
-    """What a checkpoint looks like that was said to be of another format."""
-    found = ["vitwin"] if is_ours(path) else _matching(given)
-    like = f"but like {' or '.join(found)} in {given.kind}"
-    way = f"give {' or '.join(f'source={name!r}' for name in found)}"
-    if not found:
-        like = f"nor like another known format in {given.kind}"
-        way = (
-            f"its first tensors are {shown(list(given.shapes)[:3])}; rename all as {form.name} has "
-            "them, or say a format that has such names (docs/formats.md)"
-        )
-    why = f"{error}".removeprefix(f"{path}").removeprefix(f" ({form.name})").lstrip(": ")
-    return (
-        f"{path} does not look like {form.name} {like}: {way}; "
-        f"as {form.name}: {shorten(why, REASON, placeholder='...')}"
-    )
-
-
 def _given(path: Path, opened: Any) -> Given:
     folder = path if path.is_dir() else path.parent
     files = {name: beside(folder / name) for name in BESIDE}
@@ -275,6 +266,7 @@ def _given(path: Path, opened: Any) -> Given:
         files={name: content for name, content in files.items() if content is not None},
         folder=folder,
         metadata=opened.metadata or {},
+        said=opened.beside,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from parity import certificate_file, foreign
 from parity import conversion_outputs as outputs
 from parity.certificate import SIDES, certificate, sha256
+from parity.choice import Choice
 from parity.conversion import PACKAGES, differences, file_of, read_back, reading, some
 from parity.environment import versions
 from parity.report import Report
@@ -173,7 +174,7 @@ def _conversion(path: Path, content: dict[str, Any], model: Any, against: Any) -
         changes += _tensor_changes(content, source, target, header)
         if content.get("outputs", {}).get("verdict", outputs.NONE) != outputs.NONE:
             formats = (content["source"]["format"], content["target"]["format"])
-            found = outputs.again(source, target, formats, header)
+            found = outputs.again(source, target, formats, header, _choice(content))
             old, new = content["outputs"]["verdict"], found["verdict"]
             changes += _changed("outputs.verdict", old, new, matters=new == outputs.FAIL)
     except (ValueError, OSError):
@@ -198,7 +199,7 @@ def _tensor_changes(
     """Differences of the target's tensors from the source's, and from those of the certificate."""
     formats = (content["source"]["format"], content["target"]["format"])
     if not set(formats) <= set(foreign.OURS):
-        problems, digested, _ = read_back(source, target, formats, header)
+        problems, digested, _ = read_back(source, target, formats, header, _choice(content))
         yield from _changed("state_sha256", content["state_sha256"], digested, matters=True)
         yield from _changed("tensors.weights", "", some(problems), matters=True)
         return
@@ -209,6 +210,11 @@ def _tensor_changes(
                 yield from _changed("state_sha256", recorded, digest(theirs), matters=True)
             problems = differences(ours, theirs)
         yield from _changed(f"tensors.{part}", "", some(problems), matters=True)
+
+
+def _choice(content: dict[str, Any]) -> Choice:
+    """Which tensors of the source a conversion took."""
+    return Choice.from_dict(content["source"].get("taken", {}))
 
 
 def _header_of(path: Path, content: dict[str, Any]) -> Header:

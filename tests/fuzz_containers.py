@@ -5,10 +5,12 @@
 
 import contextlib
 import io
+import pickle
 import random
 import sys
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,7 +129,32 @@ def _msgpack(path: Path, _: dict[str, str]) -> dict[str, Any]:
     return dict(leaves(flax.serialization.msgpack_restore(path.read_bytes()), ()))
 
 
-def _torch(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+class _Other(dict):
+    """Whatever is not PyTorch's: it keeps the items that a dict would have."""
+
+    def __new__(cls, *_: Any) -> "_Other":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+    def append(self, _: Any) -> None: ...
+
+    def extend(self, _: Any) -> None: ...
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds what PyTorch makes tensors of, and no other class."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = module in ("torch", "torch._utils", "torch.storage")
+        if known or (module, name) == ("collections", "OrderedDict"):
+            return super().find_class(module, name)
+        return _Other
+
+
+def _torch(path: Path, _: dict[str, str]) -> dict[str, Any]:
     def leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
             if isinstance(value, dict):
@@ -138,8 +165,14 @@ def _torch(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
                 array = (value.contiguous().view(torch.int16) if bits else value).numpy()
                 yield ".".join((*path, str(key))), array.view(ml_dtypes.bfloat16) if bits else array
 
-    loaded = torch.load(path, weights_only=True, map_location="cpu")
-    return dict(leaves(loaded[metadata["entry"]] if metadata["entry"] else loaded, ()))
+    module: Any = types.ModuleType("restricted")
+    module.Unpickler, module.load = _Unpickler, _load_pickle
+    loaded = torch.load(path, weights_only=False, pickle_module=module, map_location="cpu")
+    return dict(leaves(loaded, ()))
+
+
+def _load_pickle(file: Any, **options: Any) -> Any:
+    return _Unpickler(file, **options).load()
 
 
 READERS: dict[str, Callable[[Path, dict[str, str]], dict[str, Any]]] = {

@@ -89,11 +89,17 @@ def check_depth(depth: int, found: Shapes, *, where: str) -> None:
 
 
 def check_shapes(
-    expected: Shapes, found: Shapes, *, where: str, dtypes: Mapping[str, str] | None = None
+    expected: Shapes,
+    found: Shapes,
+    *,
+    where: str,
+    dtypes: Mapping[str, str] | None = None,
+    way: str = "",
 ) -> None:
     """Raises `ValueError` naming every missing, extra and wrong-shaped tensor at once.
 
-    With `dtypes`, by the names of `found`, also every one that is not of floating point.
+    With `dtypes`, by the names of `found`, also every one that is not of floating point. `way` is
+    what to do about extra ones; where nothing else is wrong it is all that is advised.
     """
     missing = [f"  missing  {name} {expected[name]}" for name in expected if name not in found]
     extra = [f"  extra    {plain(name)} {found[name]}" for name in found if name not in expected]
@@ -112,10 +118,15 @@ def check_shapes(
         some = lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else [])
         summary = f"{len(missing)} missing, {len(extra)} extra, {len(wrong)} of another shape"
         summary += f", {len(kinds)} of another dtype" if kinds else ""
+        advice = "Use the config that the tensors were trained with"
+        advice += ", and cast them to floating point." if kinds else "."
+        if way and lines == extra:
+            advice = way
+        elif way:
+            advice += f"\n{way}"
         raise ValueError(
             f"{where} does not hold the tensors of its config ({summary}):\n" + "\n".join(some)
-            + "\nUse the config that the tensors were trained with"
-            + (", and cast them to floating point." if kinds else ".")
+            + f"\n{advice}"
         )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ class Container(abc.ABC):
         self.path = path
         self.metadata: dict[str, str] = {}
         self.tensors: dict[str, Info] = {}
+        self.entries: dict[str, str] = {}  # tensor -> the dicts that it is in, where files nest
+        self.beside: dict[str, Any] = {}  # what is no tensor, by name, where it was read
         self._closed = False
 
     @cached_property

@@ -1,4 +1,7 @@
-"""PyTorch's pickles, only through `torch.load(weights_only=True)`; zip archives are mapped."""
+"""PyTorch's pickles, only through `torch.load(weights_only=True)`; zip archives are mapped.
+
+Every tensor of the file is found, by the dotted name of the dicts and lists that it is in.
+"""
 
 import argparse
 import contextlib
@@ -6,27 +9,35 @@ import pickle
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.containers.container import Container, left_out
-from parity.containers.files import File, broken, frozen
-from parity.containers.info import DTYPES, MOST_TENSORS, Info
-from parity.containers.pickles import AGAIN, PLAIN, check_legacy, check_pickle, unsafe
+from parity.containers.container import Container
+from parity.containers.files import File, frozen
+from parity.containers.info import DTYPES, Info
+from parity.containers.pickles import (
+    AGAIN,
+    PLAIN,
+    check_legacy,
+    check_pickle,
+    pasted,
+    unsafe,
+)
+from parity.containers.stand_ins import StandIn, stand_ins
+from parity.containers.torch_tree import leaves
 from parity.containers.zip_directory import STORED, Member, members
 from vit_spec.strict_json import shown
 
 if TYPE_CHECKING:
     import torch
 
-ENTRIES = ("model", "state_dict", "teacher")
-DEPTH = 16
 HARMLESS = [argparse.Namespace]
 """Settings beside the weights of DeiT, DINO and MAE: a class of plain attributes, without code."""
+KNOWN = {f"{kind.__module__}.{kind.__qualname__}" for kind in HARMLESS}
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that torch starts with
 
 
@@ -39,22 +50,26 @@ class TorchFile(Container):
         super().__init__(file.path)
         self._file, self._checked = file, False
         self._members = members(file) if file.read(0, 2) == b"PK" else None
-        _check_members(file, self._members or [])
+        unknown = _check_members(file, self._members or [])
         if self._members is None:
-            check_legacy(file)
-        loaded = _load(file, mapped=self._members is not None)
-        entry, content = _entry(loaded)
+            unknown = check_legacy(file)
+        loaded = _load(file, unknown, mapped=self._members is not None)
         self._values: dict[str, torch.Tensor] = {}
-        others: list[str] = [f"{k}" for k in loaded if k != entry] if entry else []
-        for name, leaf in _leaves(file.path, content, (), set(), count()):
-            if leaf is None:
-                others.append(name)
+        odd: list[str] = []
+        for leaf in leaves(file.path, loaded):
+            if not isinstance(leaf.value, _torch(file.path).Tensor):
+                self.beside[leaf.name] = leaf.value
                 continue
-            if name in self._values:
-                raise file.broken(f"two tensors are named {shown(name)}", "rename one")
-            self._values[name] = leaf
-            self.tensors[name] = _info(file, name, leaf)
-        self.metadata = {"entry": entry} | left_out(others)
+            if leaf.name in self._values:
+                raise file.broken(f"two tensors are named {shown(leaf.name)}", "rename one")
+            if what := _unusual(leaf.value):
+                odd.append(f"{shown(leaf.name)} is {what}, not a plain tensor")
+                self.beside[leaf.name] = Unusual(what)
+                continue
+            self.tensors[leaf.name] = _info(file, leaf.name, leaf.value)
+            self._values[leaf.name], self.entries[leaf.name] = leaf.value, leaf.entry
+        if odd and not self.tensors:
+            raise file.broken(odd[0], PLAIN)
 
     def _read(self, name: str) -> np.ndarray:
         if not self._checked:
@@ -71,8 +86,19 @@ class TorchFile(Container):
         self._file.close()
 
 
-def _check_members(file: File, found: list[Member]) -> None:
-    """Raises `BrokenFile` for a program, and for damage outside of the tensors."""
+@dataclass(frozen=True)
+class Unusual:
+    """A tensor that NumPy has no array for; `what` says which."""
+
+    what: str
+
+
+def _check_members(file: File, found: list[Member]) -> dict[str, str]:
+    """The names in the pickle that PyTorch does not know.
+
+    Raises `BrokenFile` for a program, and for damage outside of the tensors.
+    """
+    unknown: dict[str, str] = {}
     if any(member.name.endswith("/constants.pkl") for member in found):
         raise file.broken(
             "it is a TorchScript program, not only tensors",
@@ -85,7 +111,8 @@ def _check_members(file: File, found: list[Member]) -> None:
         if "/data/" not in member.name:
             file.check_crc(member.offset, member.size, member.crc, what)
         if member.name.endswith("/data.pkl"):
-            check_pickle(file, member.offset, member.size)
+            unknown |= check_pickle(file, member.offset, member.size)
+    return unknown
 
 
 def _torch(path: Path) -> Any:
@@ -99,10 +126,14 @@ def _torch(path: Path) -> Any:
     return torch
 
 
-def _load(file: File, *, mapped: bool) -> dict[Any, Any]:
-    """What the file holds. Raises `BrokenFile` for anything that `weights_only` refuses."""
+def _load(file: File, unknown: Mapping[str, str], *, mapped: bool) -> Any:
+    """What the file holds, with `StandIn`s for what has an unknown name.
+
+    Raises `BrokenFile` for anything else that `weights_only` refuses.
+    """
     torch = _torch(file.path)
-    harmless = torch.serialization.safe_globals(HARMLESS)
+    unknown = {name: kind for name, kind in unknown.items() if name not in KNOWN}
+    harmless = torch.serialization.safe_globals([*HARMLESS, *stand_ins(unknown)])
     with _named(file.path) as path, warnings.catch_warnings(), harmless:
         warnings.simplefilter("ignore")
         try:
@@ -111,6 +142,11 @@ def _load(file: File, *, mapped: bool) -> dict[Any, Any]:
             found = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(
                 r"whose module (\S+) is blocked", str(error)
             )
+            if found is None and unknown:
+                names = ", ".join(unknown)
+                raise file.broken(
+                    f"its {shown(names[:200])} are not plain values ({_line(error)})", pasted(file)
+                ) from error
             if found is None:
                 raise file.broken(f"its pickle is damaged ({_line(error)})", AGAIN) from error
             raise unsafe(file, found[1]) from error
@@ -118,8 +154,11 @@ def _load(file: File, *, mapped: bool) -> dict[Any, Any]:
             raise
         except Exception as error:  # torch raises any kind for damaged files
             raise file.broken(f"torch.load refuses it ({_line(error)})", AGAIN) from error
-    if not isinstance(loaded, dict):
-        raise file.broken(f"it holds {type(loaded).__name__}, not a dict of tensors", PLAIN)
+    if not isinstance(loaded, dict) and not (
+        isinstance(loaded, list | tuple) and any(isinstance(part, dict) for part in loaded)
+    ):
+        kind = loaded.class_name if isinstance(loaded, StandIn) else type(loaded).__name__
+        raise file.broken(f"it holds {shown(kind)[1:-1]}, not a dict of tensors", PLAIN)
     return loaded
 
 
@@ -140,51 +179,21 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1][:120]}" if lines else type(error).__name__
 
 
-def _entry(loaded: dict[Any, Any]) -> tuple[str, dict[Any, Any]]:
-    """The state dict inside a training checkpoint, and its key; else all, and ''."""
-    import torch
-
-    if not any(isinstance(value, torch.Tensor) for value in loaded.values()):
-        for entry in ENTRIES:
-            if isinstance(loaded.get(entry), dict):
-                return entry, loaded[entry]
-    return "", loaded
-
-
-def _leaves(
-    path: Path,
-    node: dict[Any, Any],
-    prefix: tuple[str, ...],
-    above: set[int],
-    counted: Iterator[int],
-) -> Iterator[tuple[str, Any]]:
-    """Tensors of nested dicts by dotted names; `None` for other values."""
-    import torch
-
-    if len(prefix) > DEPTH or id(node) in above:
-        raise broken(path, f"its dicts are nested deeper than {DEPTH}", PLAIN)
-    for key, value in node.items():
-        if next(counted) >= MOST_TENSORS:  # one dict may be in others many times
-            raise broken(path, f"its dicts have more than {MOST_TENSORS} entries", PLAIN)
-        if not isinstance(key, str | int):
-            raise broken(path, f"a dict has the key {shown(key)}, not a text", PLAIN)
-        name = (*prefix, str(key))
-        if isinstance(value, dict):
-            yield from _leaves(path, value, name, above | {id(node)}, counted)
-        else:
-            yield ".".join(name), value if isinstance(value, torch.Tensor) else None
-
-
-def _info(file: File, name: str, tensor: Any) -> Info:
-    """Raises `BrokenFile` for what is no plain tensor, or larger than the file."""
+def _unusual(tensor: Any) -> str:
+    """What a tensor is that NumPy has no array for; nothing for a plain one."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     if (
         str(tensor.layout) != "torch.strided" or tensor.is_nested or tensor.device.type != "cpu"
         or tensor.is_quantized or dtype not in DTYPES
     ):  # fmt: skip
         layout = "nested" if tensor.is_nested else tensor.layout
-        what = f"{layout} {dtype} on {tensor.device}"
-        raise file.broken(f"{shown(name)} is {what}, not a plain tensor", PLAIN)
+        return f"{layout} {dtype} on {tensor.device}"
+    return ""
+
+
+def _info(file: File, name: str, tensor: Any) -> Info:
+    """Raises `BrokenFile` for a tensor that is larger than the file."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
     try:
         info = Info.of(dtype, tuple(tensor.shape))
     except ValueError as error:

@@ -42,6 +42,8 @@ class Given:
     config: Json | None = None  # of config.json
     files: Mapping[str, Json] = field(default_factory=dict)  # other JSON beside it, by file name
     metadata: Mapping[str, str] = field(default_factory=dict)
+    around: Collection[str] = ()  # names of tensors that are not part of the model
+    said: Mapping[str, Any] = field(default_factory=dict)  # beside the tensors in the same file
     folder: Path = Path()  # of the JSON files, for messages
     sizes: tuple[tuple[int, int], ...] = ()  # of the image in pixels, as the user says
 

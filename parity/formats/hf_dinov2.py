@@ -58,7 +58,7 @@ def gated_width(width: int, ratio: float) -> int:
 def config_from(given: Given) -> Header:
     """The attributes."""
     attributes, fields = hf.read(given, DEFAULTS, ignored=IGNORED, where="transformers DINOv2")
-    if "classifier.weight" in given.shapes:
+    if any(name.endswith("classifier.weight") for name in (*given.shapes, *given.around)):
         raise ValueError(
             "Dinov2ForImageClassification's classifier takes class token and mean of the patches, "
             "which no head of ours does: convert the model without it (Dinov2Model)"

@@ -60,14 +60,17 @@ def check_inward(
     *,
     where: str,
     kinds: Mapping[str, np.dtype] | None = None,
+    extra: str = "",
 ) -> None:
     """Raises `ValueError` if a file has other tensors than a table, all in one message.
 
-    `kinds`, if given, are the dtypes of `found`, which must be of floating point.
+    `kinds`, if given, are the dtypes of `found`, which must be of floating point; `extra` is what
+    to type to leave out what the table lacks.
     """
     _once(table, ours)
     names = {name: kind.name for name, kind in (kinds or {}).items()}
-    check_shapes(their_shapes(table, ours), found, where=where, dtypes=names)
+    way = f"If no output depends on what is extra, leave it out: {extra}" if extra else ""
+    check_shapes(their_shapes(table, ours), found, where=where, dtypes=names, way=way)
 
 
 def order(source: Sequence[Line] | None, target: Sequence[Line] | None, ours: Shapes) -> list[str]:

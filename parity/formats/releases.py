@@ -5,6 +5,7 @@ Sources: `models.py` and `models_v2.py` of facebookresearch/deit, `models_vit.py
 GELU. Encoders of MAE and DINO without head have the same tensors, and so have timm's models.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,13 +13,13 @@ from parity.formats.format import ELSEWHERE, Format, Given, inferred
 from parity.formats.limits import as_published, cannot, published, unusual
 from parity.formats.table import Rule, filled, leaves, modules
 from parity.formats.timm import alone
-from parity.formats.timm_names import plain_names, unwrapped
 from vit_spec import Header, Preprocessing, ViTConfig, get
 from vit_spec.parameters import Shapes
 
 IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=224 / 256
 )
+DINO_HEAD = re.compile(r"(^|\.)head\.(mlp\.\d+|last_layer)\.")
 GAMMA = "blocks.{i}.gamma_"
 MODULES = (
     "patch_embed.proj", "blocks.{i}.norm1", "blocks.{i}.attn.qkv", "blocks.{i}.attn.proj",
@@ -60,6 +61,11 @@ def dinov2(config: ViTConfig) -> list[Rule]:
     ]
 
 
+def has_dino_head(given: Given) -> bool:
+    """Whether DINO's projection head lies in the backbone or beside it."""
+    return any(DINO_HEAD.search(name) for name in (*given.shapes, *given.around))
+
+
 def _format(
     name: str,
     about: str,
@@ -73,9 +79,10 @@ def _format(
     ignored: tuple[str, ...] = (),
 ) -> Format:
     def is_release(given: Given) -> bool:
-        shapes = unwrapped(given.shapes)
+        shapes = given.shapes
         own = given.kind == "torch" and "blocks.0.attn.qkv.weight" in shapes and not alone(shapes)
-        return own and "architecture" not in (given.config or {}) and matches(shapes)
+        fits = matches(shapes) and (name == "dino" or not has_dino_head(given))
+        return own and "architecture" not in (given.config or {}) and fits
 
     def config_from(given: Given) -> Header:
         shapes = given.shapes
@@ -99,7 +106,6 @@ def _format(
         table=table,
         expresses=expresses,
         ignored=ignored,
-        aliases=lambda given: plain_names(given.shapes),
         usual=preprocessing,
         variants=True,
         untold=lambda given: (*UNTOLD, *SHAPED, *ELSEWHERE),
@@ -152,7 +158,6 @@ DINO = _format(
     plain,
     {"num_classes": 0},
     r"vit_(small|base)_patch(8|16)_224",
-    ignored=(r"(module\.)?head\.(mlp|last_layer)\..*",),
     resampling=lambda shapes: {"pos_embed_antialias": False, "pos_embed_offset": 0.1},
 )
 DINOV2 = _format(

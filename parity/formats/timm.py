@@ -33,7 +33,7 @@ from parity.formats.format import (
 )
 from parity.formats.limits import cannot
 from parity.formats.table import Rule
-from parity.formats.timm_names import facts, plain_names, unwrapped
+from parity.formats.timm_names import facts
 from vit_spec import Header, Preprocessing, ViTConfig, get, parameters, variants
 from vit_spec.parameters import Shapes
 from vit_spec.preprocessing import INTERPOLATIONS
@@ -93,7 +93,7 @@ OWN = (
 
 def matches(given: Given) -> bool:
     """Names an architecture of timm, or is a state dict with names that timm alone has."""
-    shapes = unwrapped(given.shapes)
+    shapes = given.shapes
     named = "architecture" in (given.config or {}) or (given.kind == "torch" and alone(shapes))
     return named and "patch_embed.proj.weight" in shapes
 
@@ -275,7 +275,6 @@ FORMAT = Format(
     table=table,
     config_to=config_to,
     expresses=expresses,
-    aliases=lambda given: plain_names(given.shapes),
     file="model.safetensors",
     untold=untold,
     images=images,

@@ -1,14 +1,12 @@
-"""What a timm architecture's name says and its tensors do not; names that training wraps.
+"""What a timm architecture's name says and its tensors do not.
 
 Source: the entry points of `timm/models/vision_transformer.py` and `deit.py`, timm 1.0.31.
 """
 
 import re
-from collections import Counter
 from typing import Any
 
 from parity.formats.format import Unsaid
-from vit_spec.parameters import Shapes
 from vit_spec.strict_json import shown
 from vit_spec.variants import SIZES
 
@@ -23,8 +21,6 @@ OTHER = (  # another function under the same or similar names
     r"aimv2.*|beit3.*|.*_xp_.*|.*radio.*|.*_rpn_.*|.*18x2.*|vit_d?p?wee_.*|vit_dlittle_.*"
     r"|vit_intern.*|test_vit[34]|.*_prr.*"
 )
-WRAPPED = re.compile(r"^(module\.)?(backbone\.)?")
-"""Of data-parallel training, and of a backbone with a projection head beside it."""
 
 
 def facts(name: str, width: int) -> dict[str, Any]:
@@ -46,17 +42,3 @@ def facts(name: str, width: int) -> dict[str, Any]:
         "norm_eps": 1e-5 if "_clip_" in name else 1e-6,
         "activation": "gelu_tanh" if re.fullmatch(GELU_TANH, name) else activation,
     }
-
-
-def plain_names(shapes: Shapes) -> dict[str, str]:
-    """Names without what training wraps around the backbone, where that leaves each its own."""
-    plain = {name: WRAPPED.sub("", name, count=1) for name in shapes}
-    count = Counter(plain.values())
-    return {name: short for name, short in plain.items() if count[short] == 1}
-
-
-def unwrapped(shapes: Shapes) -> Shapes:
-    """The backbone of a checkpoint of training, or all tensors of another one."""
-    plain = plain_names(shapes)
-    inside = {plain.get(n, n): s for n, s in shapes.items() if "backbone." in n}
-    return inside or {plain.get(name, name): shape for name, shape in shapes.items()}

@@ -177,16 +177,18 @@ def test_arrays_beyond_a_gigabyte_are_chunked_as_in_flax(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("entry", ["", "model", "state_dict", "teacher"])
-def test_torch_checkpoints_are_unwrapped(tmp_path, entry, zipped):
+def test_tensors_of_torch_have_the_names_of_the_dicts_that_they_are_in(tmp_path, entry, zipped):
     tensors = {"block.weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(3).bfloat16()}
     settings = argparse.Namespace(lr=0.1, data="imagenet")  # in releases of DeiT, DINO and MAE
     saved = {entry: tensors, "epoch": 3, "args": settings} if entry else tensors
     torch.save(saved, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    found = read(tmp_path / "a.pth")
-    same(found, {"block.weight": tensors["block.weight"].numpy(), "half": values_of_ones()})
+    before = f"{entry}." if entry else ""
+    values = {"block.weight": tensors["block.weight"].numpy(), "half": values_of_ones()}
+    same(read(tmp_path / "a.pth"), {before + name: value for name, value in values.items()})
     with containers.opened(tmp_path / "a.pth") as opened:
-        assert opened.metadata["entry"] == entry
-        assert opened.metadata.get("not_tensors") == ("epoch, args" if entry else None)
+        assert set(opened.entries.values()) == {entry}
+        beside = {"epoch": 3, "args.lr": 0.1, "args.data": "imagenet"}
+        assert opened.beside == (beside if entry else {})
 
 
 def values_of_ones():

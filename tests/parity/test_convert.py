@@ -134,7 +134,7 @@ def test_broken_input_exits_with_2_and_one_line(arguments, message, capsys):
         (["ours", "x", "--from", "augreg"], "not look like augreg but like vitwin in safetensors"),
         (["ours", "x", "--from", "big_vision"], "not look like big_vision but like vitwin in saf"),
         (["ours", "x", "--from", "hf_vit"], "not look like hf_vit but like vitwin in safetensors"),
-        (["none.npz", "x"], "say which, such as --from timm; formats: vitwin"),
+        (["none.npz", "x"], "`parity inspect` lists them; if one of these formats has such names"),
         (["foreign.safetensors", "x"], "give --model B/16, the name of a variant, or --model con"),
     ],
 )
@@ -147,7 +147,7 @@ def test_hints_are_in_words_of_the_command(
     assert main(["convert", *arguments, "--no-verify"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    assert not re.search("source=|target=|model=|verify=", error), error
+    assert not re.search("source=|target=|model=|verify=|entry=|prefix=", error), error
 
 
 def test_inspect_lists_config_and_tensors(directory, capsys):

@@ -1,6 +1,5 @@
 """State dicts with what training wraps around names, and names that no format has."""
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -31,11 +30,12 @@ def test_a_state_dict_of_timm_without_the_prefix_of_data_parallel_training(tmp_p
     assert_same_bits(ours, parity.convert(source, tmp_path / "z", source="timm", model=model))
 
 
-def test_names_that_are_one_without_their_prefix_stay_two(tmp_path):
+def test_a_tensor_outside_of_the_prefix_is_no_part_of_the_model_and_is_named(tmp_path):
     for format, changes in (("timm", SCALED), ("deit", {})):
-        _, source, model = wrapped(changes, tmp_path, "norm.bias")
-        with pytest.raises(ValueError, match=r"module\.norm\.bias"):
-            parity.convert(source, tmp_path / "y", source=format, model=model)
+        ours, source, model = wrapped(changes, tmp_path, "norm.bias")
+        told = parity.convert(source, tmp_path / f"y_{format}", source=format, model=model)
+        assert_same_bits(ours, told)
+        assert any("left out: norm.bias (1 tensor)" in r for r in read_certificate(told)["remarks"])
 
 
 def test_a_wrong_format_where_none_is_known_says_what_the_names_are(tmp_path, capsys):
@@ -44,6 +44,7 @@ def test_a_wrong_format_where_none_is_known_says_what_the_names_are(tmp_path, ca
     assert main([*command, "--model", "deit_tiny_patch16_224"]) == 2
     assert capsys.readouterr().err.startswith(
         f"parity: {tmp_path / 'x.pth'} does not look like timm nor like another known format in "
-        "torch: its first tensors are ['net.a', 'net.b']; rename all as timm has them, or say a "
-        "format that has such names (docs/formats.md); as timm: "
+        "torch: its first tensors are ['net.a', 'net.b']; `parity inspect` lists all; say a format "
+        "that has such names (docs/formats.md), and what is before them by --entry or --prefix; "
+        "as timm: "
     )

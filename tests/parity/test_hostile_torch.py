@@ -77,7 +77,7 @@ def test_what_training_keeps_beside_its_weights_is_no_bomb(tmp_path, zipped):
     saved = {"model": collections.OrderedDict(w=w), "args": settings, **extra}
     torch.save(saved, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     with containers.opened(tmp_path / "a.pth") as opened:
-        assert opened.read("w").tolist() == [1, 1]
+        assert opened.read("model.w").tolist() == [1, 1]
 
 
 def test_torch_claims(tmp_path):

@@ -1,0 +1,54 @@
+"""Why a file is not read as one of the formats, and what to do."""
+
+from pathlib import Path
+from textwrap import shorten
+
+from parity.choice import Subtree
+from parity.formats import FOREIGN, Format, Given
+from vit_spec.names import plain
+from vit_spec.strict_json import shown
+
+REASON = 120  # characters of why a checkpoint is not of a format
+
+
+def unknown(path: Path, given: Given, near: list[Subtree]) -> str:
+    """Why the format of a file is not known, and what to do."""
+    if near:
+        names = list(dict.fromkeys(name for found in near for name in found.formats))
+        ways = " or ".join(f"source={name!r}" for name in names)
+        return (
+            f"{path} has the names of {' or '.join(names)} and does not say so (no config.json "
+            f"beside it does): give {ways}, and which model it is, such as model='B/16'"
+        )
+    kind = (given.config or {}).get("model_type")
+    said = f", and its config.json says model_type {shown(kind)}" if kind else ""
+    return (
+        f"{path} has no known format (its tensors are {some(given)}{said}): `parity inspect` "
+        f"lists them; if one of these formats has such names, say what is before them by "
+        f"entry= or prefix=: {', '.join(FOREIGN)}"
+    )
+
+
+def some(given: Given) -> str:
+    """A few names of tensors."""
+    return ", ".join(map(plain, list(given.shapes)[:3])) + ", ..."
+
+
+def unlike(path: Path, form: Format, given: Given, error: Exception, *, ours: bool) -> str:
+    """What a checkpoint looks like that was said to be of another format."""
+    found = [name for name, other in FOREIGN.items() if other.matches(given)]
+    found = ["vitwin"] if ours else found
+    like = f"but like {' or '.join(found)} in {given.kind}"
+    way = f"give {' or '.join(f'source={name!r}' for name in found)}"
+    if not found:
+        like = f"nor like another known format in {given.kind}"
+        way = (
+            f"its first tensors are {shown(list(given.shapes)[:3])}; `parity inspect` lists all; "
+            "say a format that has such names (docs/formats.md), and what is before them by "
+            "entry= or prefix="
+        )
+    why = f"{error}".removeprefix(f"{path}").removeprefix(f" ({form.name})").lstrip(": ")
+    return (
+        f"{path} does not look like {form.name} {like}: {way}; "
+        f"as {form.name}: {shorten(why, REASON, placeholder='...')}"
+    )
