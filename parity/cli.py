@@ -257,7 +257,7 @@ def _flags(text: str) -> str:
     return re.sub(
         rf"\b({'|'.join(FLAGS)})='([^']*)'",
         lambda match: f"{FLAGS[match[1]]} {shlex.quote(match[2])}",
-        re.sub(r"\b(entry|prefix|leave_out)=(?!')", lambda match: FLAGS[match[1]], text),
+        text,
     )
 
 

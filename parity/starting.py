@@ -19,11 +19,14 @@ from vit_spec.finetuning import SIZES, OtherModelError, fit
 from vit_spec.layout import State, to_jax_layout, to_torch_layout
 from vit_spec.names import printable
 
-OPTIONS = {name: f"--init-{flag} {{}}" for name, flag in
-           (("source", "format"), ("model", "model"), ("image_size", "image-size"))}  # fmt: skip
+NAMES = (("model", "model"), ("image_size", "image-size"), ("entry", "entry"),
+         ("prefix", "prefix"), ("leave_out", "leave-out"))  # fmt: skip
+OPTIONS = {name: f"--init-{flag} {{}}" for name, flag in (("source", "format"), *NAMES)}
 """What the training program calls the arguments of `parity.read`."""
-CONVERTED = {name: f"--{flag} {{}} to `parity convert` and take what it writes" for name, flag in
-             (("source", "from"), ("model", "model"), ("image_size", "image-size"))}  # fmt: skip
+CONVERTED = {
+    name: f"--{flag} {{}} to `parity convert` and take what it writes"
+    for name, flag in (("source", "from"), *NAMES)
+}
 """The same where a program has no such options."""
 
 
@@ -118,4 +121,9 @@ def _noting(options: Mapping[str, str]) -> Callable[[str], None]:
 def _with_options(text: str, options: Mapping[str, str]) -> str:
     text = re.sub(r"\bimage_size=\((\d+), (\d+)\)", r"image_size='\1 \2'", text)
     names = "|".join(options)
-    return re.sub(rf"\b({names})='([^']*)'", lambda m: options[m[1]].format(m[2]), text)
+    return re.sub(rf"\b({names})=('([^']*)')", lambda m: options[m[1]].format(_typed(m)), text)
+
+
+def _typed(match: re.Match[str]) -> str:
+    """A value as a shell takes it: a pattern in quotes."""
+    return match[2] if match[1] == "leave_out" else match[3]

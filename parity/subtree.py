@@ -216,8 +216,8 @@ class _Tree:
         return self._places[path]
 
     def _anchored(self, form: Format) -> Iterator[tuple[str, str]]:
-        """The paths above a format's patch embedding, outer ones first, and its name."""
-        pairs = set()
+        """The paths above a format's patch embedding, in the order of the file, and its name."""
+        pairs: dict[tuple[str, str], None] = {}
         ends = _anchors(form)
         for name, place in self._names.items():
             for anchor in ends if name.endswith(ends) else ():
@@ -225,12 +225,12 @@ class _Tree:
                 parts = re.split("(?<=[./])", path)
                 if (path and parts.pop()) or any(MOMENTS.fullmatch(p[:-1]) for p in parts):
                     continue
-                pairs.add((path, place))
+                pairs[path, place] = None
                 for k in range(len(parts)):  # below a prefix that the format has itself
                     tail = "".join(parts[k:]) + anchor
                     if tail != anchor and form.aliases(Given(shapes={tail: ()})).get(tail) in ends:
-                        pairs.add(("".join(parts[:k]), place))
-        return iter(sorted(pairs, key=lambda pair: (len(pair[0]), pair)))
+                        pairs["".join(parts[:k]), place] = None
+        return iter(pairs)
 
     def _best(self, form: Format, paths: list[str]) -> str:
         """Of the paths above one patch embedding the one that lacks fewest; the outermost."""

@@ -24,8 +24,8 @@ def unknown(path: Path, given: Given, near: list[Subtree]) -> str:
     said = f", and its config.json says model_type {shown(kind)}" if kind else ""
     return (
         f"{path} has no known format (its tensors are {some(given)}{said}): `parity inspect` "
-        f"lists them; if one of these formats has such names, say what is before them by "
-        f"entry= or prefix=: {', '.join(FOREIGN)}"
+        f"lists them; if one of these formats has such names, say what is before them, such as "
+        f"prefix='module.': {', '.join(FOREIGN)}"
     )
 
 
@@ -44,8 +44,8 @@ def unlike(path: Path, form: Format, given: Given, error: Exception, *, ours: bo
         like = f"nor like another known format in {given.kind}"
         way = (
             f"its first tensors are {shown(list(given.shapes)[:3])}; `parity inspect` lists all; "
-            "say a format that has such names (docs/formats.md), and what is before them by "
-            "entry= or prefix="
+            "say a format that has such names (docs/formats.md), and what is before them, such as "
+            "prefix='module.'"
         )
     why = f"{error}".removeprefix(f"{path}").removeprefix(f" ({form.name})").lstrip(": ")
     return (

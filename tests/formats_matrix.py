@@ -52,6 +52,39 @@ format's usual model, or impossible with it. orbax holds every model.
 
 """
 LIMITS = """
+## Files as training scripts leave them
+
+`parity convert` looks into every dict and list of a PyTorch file and into all names of any other
+file, and takes the one place that fits a format. Prefixes may stand in any order and depth, for
+every format: `module.`, `_orig_mod.`, `model.`, `backbone.`, `encoder.`, `teacher.`, `student.`,
+`net.` and any other; wrappers of FSDP, activation checkpointing and `torch.compile` also between
+blocks, and the chunked blocks of DINOv2 (`blocks.0.5.`). A note says what was taken.
+
+Where a file has several sets of weights of one model, the moving average is taken: `state_dict_ema`
+and `model_ema`, as timm does, the `teacher` of DINO, iBOT and DINOv2, and other names with `ema`;
+of MoCo v3 `base_encoder`. The note names the others and the option for each. Sets that none of
+these rules tells apart are listed, and nothing is taken.
+
+| option | in Python | |
+|---|---|---|
+| `--entry NAME`, `--weights NAME` | `entry=` | the entry, such as `state_dict` or `model.student` |
+| `--prefix TEXT` | `prefix=` | what the names begin with below it, such as `module.backbone.` |
+| `--leave-out PATTERN` | `leave_out=` | names that are not of the model, such as `'projector.*'` |
+
+`parity inspect` takes them too, and shows names, shapes and entries of any file that can be read,
+also of no known format. `--init` of the training program has `--init-entry`, `--init-prefix` and
+`--init-leave-out`.
+
+What lies outside of the model is left out and listed by entry: other weights, optimizers, heads
+beside the backbone. Inside, known heads of training (projectors, predictors, decoders, prototypes,
+the token of masked training) are left out where the format has no place for them; any other tensor
+more is an error that says how to leave it out.
+
+Nothing in a file is executed. Besides what PyTorch's weights-only reader allows, objects of unknown
+classes (NumPy's numbers, dates, paths, settings) are replaced by empty ones. A file that names a
+function that could do harm, or a whole module (`torch.save(model)`), is refused with the line to
+run where you trust it.
+
 ## What a checkpoint does not say
 
 A state dict of DeiT, DeiT III, MAE, DINO, DINOv2 or torchvision says nothing of its heads,

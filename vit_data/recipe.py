@@ -84,6 +84,12 @@ class Recipe:
     with one."""
     init_image_size: tuple[int, int] | None = None
     """Height and width in pixels that `init` was trained for, where its positions do not say it."""
+    init_entry: str | None = None
+    """Where in the file of `init` the model is, such as `state_dict`; None: the place that fits."""
+    init_prefix: str | None = None
+    """What the names of `init` begin with, such as `module.`; None: what fits."""
+    init_leave_out: tuple[str, ...] = ()
+    """Patterns of names in `init` that are not part of the model, such as `projector.*`."""
     teacher: str | None = None
     """Who gives the logits that `optim.distill` asks for: a checkpoint as for `init`, MODULE:NAME
     of a PyTorch model or function of images, or an .npy or .npz file of logits (images, classes).
@@ -183,8 +189,8 @@ class Recipe:
     @property
     def init_told(self) -> dict[str, Any]:
         """What is said of `init` beside its place, as arguments of `parity.read`."""
-        size = self.init_image_size
-        return {"source": self.init_format, "model": self.init_model, "image_size": size}
+        names = ("model", "image_size", "entry", "prefix", "leave_out")
+        return {"source": self.init_format} | {n: getattr(self, f"init_{n}") for n in names}
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that decide the result, as JSON values."""

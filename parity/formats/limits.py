@@ -30,15 +30,19 @@ def cannot(config: ViTConfig, other: Mapping[str, Any], *, who: str) -> list[str
 
 ELSE = {"norm_eps": ", and no file of it says another: docs/formats.md, 'Another epsilon'"}
 SHAPE = ("width", "depth", "mlp_width")
+SIZES = ("patch_size", "image_size")
 
 
 def published(pattern: str, fields: Mapping[str, Any]) -> str | None:
-    """The first variant under a pattern of names that has the width, depth and MLP of `fields`."""
-    for name in variants():
-        config = get(name) if re.fullmatch(pattern, name) else None
-        if config and all(getattr(config, key) == fields[key] for key in SHAPE):
-            return name
-    return None
+    """The first variant under a pattern of names that has the width, depth and MLP of `fields`.
+
+    One of its patch size and image size is preferred.
+    """
+    known = {name: get(name).to_dict() for name in variants() if re.fullmatch(pattern, name)}
+    found = [n for n, one in known.items() if all(one[key] == fields[key] for key in SHAPE)]
+    return max(
+        found, key=lambda n: [known[n][key] == fields.get(key) for key in SIZES], default=None
+    )
 
 
 def as_published(form: str, pattern: str, fields: Json, untold: Iterable[str]) -> str:

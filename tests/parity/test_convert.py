@@ -134,7 +134,7 @@ def test_broken_input_exits_with_2_and_one_line(arguments, message, capsys):
         (["ours", "x", "--from", "augreg"], "not look like augreg but like vitwin in safetensors"),
         (["ours", "x", "--from", "big_vision"], "not look like big_vision but like vitwin in saf"),
         (["ours", "x", "--from", "hf_vit"], "not look like hf_vit but like vitwin in safetensors"),
-        (["none.npz", "x"], "`parity inspect` lists them; if one of these formats has such names"),
+        (["none.npz", "x"], "has such names, say what is before them, such as --prefix module.: "),
         (["foreign.safetensors", "x"], "give --model B/16, the name of a variant, or --model con"),
     ],
 )

@@ -45,6 +45,6 @@ def test_a_wrong_format_where_none_is_known_says_what_the_names_are(tmp_path, ca
     assert capsys.readouterr().err.startswith(
         f"parity: {tmp_path / 'x.pth'} does not look like timm nor like another known format in "
         "torch: its first tensors are ['net.a', 'net.b']; `parity inspect` lists all; say a format "
-        "that has such names (docs/formats.md), and what is before them by --entry or --prefix; "
+        "that has such names (docs/formats.md), and what is before them, such as --prefix module.; "
         "as timm: "
     )
