@@ -14,6 +14,7 @@ from functools import cache
 
 from parity.choice import Choice, Subtree
 from parity.formats.format import Format, Given
+from parity.formats.table import Line
 from vit_spec import ViTConfig
 from vit_spec.names import unknown_name
 from vit_spec.strict_json import shown
@@ -241,23 +242,24 @@ class _Tree:
 
 
 @cache
+def _tables(form: Format) -> tuple[list[Line], ...]:
+    """The tables of models of one block: with a head, with two, and without."""
+    small = ViTConfig(depth=1, num_classes=1)
+    models = (small, small.replace(distillation_token=True), small.replace(num_classes=0))
+    return tuple(form.rules(config) for config in models)
+
+
+@cache
 def _names(form: Format) -> tuple[frozenset[str], ...]:
-    """The names of a model of one block, with a head and without."""
-    return tuple(
-        frozenset(name for line in form.rules(_small(classes)) for name in line.theirs)
-        for classes in (1, 0)
-    )
+    """The names in each of these tables."""
+    return tuple(frozenset(n for line in table for n in line.theirs) for table in _tables(form))
 
 
 @cache
 def _anchors(form: Format) -> tuple[str, ...]:
-    """The names of the patch embedding."""
-    every = [line for classes in (1, 0) for line in form.rules(_small(classes))]
-    return tuple(dict.fromkeys(line.theirs[0] for line in every if FIRST in line.ours))
-
-
-def _small(classes: int) -> ViTConfig:
-    return ViTConfig(depth=1, num_classes=classes)
+    """The names of the patch embedding in them."""
+    lines = (line for table in _tables(form) for line in table if FIRST in line.ours)
+    return tuple(dict.fromkeys(line.theirs[0] for line in lines))
 
 
 def _ended(text: str, like: str = "") -> str:
