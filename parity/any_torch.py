@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import vit_torch.training as training
 from parity.capture import Call, torch_calls
 from parity.feeds import AnyBatch
+from parity.row_sums import ExactRowSums
 from parity.sides import Measurements, in_dtype, train_measurements
 from parity.structures import Image, arguments, is_float, named, numpy, refused, replaced
 from vit_spec import OptimConfig, learning_rate
@@ -27,6 +28,7 @@ class AnyTorch:
     def __init__(self, model: Any, dtype: str):
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.model: Any = model
+        self.sums = ExactRowSums()
         self.device = torch.device("cpu")
         if isinstance(model, nn.Module):
             self.model = in_dtype(model, self.dtype)
@@ -82,12 +84,13 @@ class AnyTorch:
         }
         grads = [None] * len(sources)
         if pulled and sources:
-            grads = torch.autograd.grad(
-                [outputs[name] for name in pulled],
-                list(sources.values()),
-                list(pulled.values()),
-                allow_unused=True,
-            )
+            with self.sums:
+                grads = torch.autograd.grad(
+                    [outputs[name] for name in pulled],
+                    list(sources.values()),
+                    list(pulled.values()),
+                    allow_unused=True,
+                )
         for (name, source), grad in zip(sources.items(), grads, strict=True):
             grad = torch.zeros_like(source) if grad is None else grad
             image = name.startswith("input ") and images[int(name.split()[1])]
@@ -108,7 +111,8 @@ class AnyTorch:
             outputs = dict(named(model(*args, **kwargs), "output"))
             targets = {name: to_tensor(t).to(self.device) for name, t in batch.targets.items()}
             value = loss(outputs, targets, config)
-            value.backward()
+            with self.sums:
+                value.backward()
             grads = []
             for parameter in model.parameters():  # Optax updates what got no gradient as well
                 parameter.grad = (

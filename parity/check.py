@@ -134,7 +134,7 @@ def check_pair(
         dtypes=dtypes,
         gaps=gaps,
         settings={"batch_size": pair.feed.batch_size, "steps": steps, "seed": pair.feed.seed},
-        notes=pair.notes,
+        notes=(*pair.notes, *run.notes),
         curves=run.curves,
         config=None if (config := getattr(pair, "config", None)) is None else config.to_dict(),
         digests=run.digests,
@@ -173,6 +173,7 @@ class _Run:
         self.pair, self.feed, self.steps, self.progress = pair, pair.feed, steps, progress
         self.optim = optim
         self.curves: dict[str, dict[str, list[float]]] = {}
+        self.notes: list[str] = []
         self.digests: dict[str, str] = {}
         self.updates: Iterator[list[Gap]] = iter(())
         self.first_updates: list[list[Gap]] = []
@@ -190,6 +191,7 @@ class _Run:
                     continue
                 self.progress(f"{level} in {dtype}")
                 yield from getattr(self, f"_{level}")(dtype, sides)
+            self.notes += sides[1].sums.notes
 
     def _compare(
         self, level: str, dtype: str, streams: list[Measurements], label: str = ""

@@ -23,6 +23,7 @@ import vit_jax.training as jax_training
 import vit_torch.training as torch_training
 from parity.capture import Call, nnx_calls, torch_calls
 from parity.inputs import Batch
+from parity.row_sums import ExactRowSums
 from vit_jax.functional import cast, merge, split
 from vit_spec import OptimConfig, count_parameters
 from vit_spec.layout import State, to_torch_layout
@@ -189,6 +190,7 @@ class TorchSide:
         self.model: Any = in_dtype(model, self.dtype)
         self.device = next(self.model.parameters()).device
         self.prepare, self.training = prepare, training
+        self.sums = ExactRowSums()
 
     @torch.no_grad()
     def outputs(self, images: np.ndarray) -> Measurements:
@@ -207,7 +209,9 @@ class TorchSide:
         """Gradients of sum(outputs * cotangent) for the images and every parameter."""
         self.model.zero_grad(set_to_none=True)
         channels_first: Any = self._images(images).requires_grad_()
-        self.model(channels_first, {}).backward(self._tensor(cotangent))
+        outputs = self.model(channels_first, {})
+        with self.sums:
+            outputs.backward(self._tensor(cotangent))
         yield "images", to_numpy(channels_first.grad.permute(0, 2, 3, 1))
         for name, parameter in self.model.named_parameters():  # none: nothing depends on it
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -222,17 +226,18 @@ class TorchSide:
         for step, batch in enumerate(batches):
             masks = {site: self._tensor(mask) for site, mask in batch.masks.items()}
             labels = torch.from_numpy(batch.labels).to(self.device)
-            metrics = self.training.train_step(
-                model,
-                optimizer,
-                self._images(batch.images),
-                labels,
-                masks,
-                config=config,
-                step=step,
-                ema=ema,
-                **{n: self._tensor(t) for n, t in _taught(config, batch).items()},
-            )
+            with self.sums:
+                metrics = self.training.train_step(
+                    model,
+                    optimizer,
+                    self._images(batch.images),
+                    labels,
+                    masks,
+                    config=config,
+                    step=step,
+                    ema=ema,
+                    **{n: self._tensor(t) for n, t in _taught(config, batch).items()},
+                )
             first, second = self.training.moments(model, optimizer)
             trees = {
                 "param": dict(model.named_parameters()),

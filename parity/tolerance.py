@@ -7,6 +7,10 @@ root of the depth. The largest gap of a tensor, relative to its largest value, m
 Lower precisions are the practice: both sides are compared with the float64 result, and pass when
 neither is further from it than `PRACTICE` times the other. So the bound follows the hardware.
 An error below `eps * sqrt(depth)` counts as that much: being exact by luck proves nothing.
+
+A sum over rows is judged in the same way where it is inexact by itself, which is LayerNorm's backward
+pass in PyTorch: its rows are compared by their exact sum, and its own sum may be `PRACTICE` times as
+far from that as a plain sum of the same rows in the same type (`parity/row_sums.py`).
 """
 
 import math

@@ -29,8 +29,9 @@ from parity.tolerance import proof_bound
 
 DTYPE = "float64"
 WHOLE = "the model"  # where no part of it differs by itself
-COARSE_GAP = 1e-6
-"""A gap that float32 arithmetic within float64 may leave; its unit is 1.2e-7."""
+COARSE_GAPS = 1e-9, 1e-6
+"""Gaps that float32 arithmetic within float64 leaves. Its unit is 1.2e-7, which a mean over many
+numbers makes smaller."""
 
 
 def explain_pair(pair: Any, *, level: str = "training", steps: int = 20) -> Diagnosis:
@@ -159,7 +160,7 @@ class _Explanation:
         found = len(self.causes) + len(self.unexplained) - before
         if location and location.culprit and not found and not self.causes + self.unexplained:
             self.unexplained.append(location.culprit)
-            if location.own_gap <= COARSE_GAP:
+            if COARSE_GAPS[0] <= location.own_gap <= COARSE_GAPS[1]:
                 self.notes.append(
                     f"{location.own_gap:.1e} is what float32 leaves: something in "
                     f"{location.culprit} may be computed in it. Flax's attention, for one, takes "

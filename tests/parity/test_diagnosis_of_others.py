@@ -172,3 +172,24 @@ def test_a_rule_for_another_number_of_heads_is_refused():
     parity.transfer(ours, theirs, rules=rules(4))
     with pytest.raises(ValueError, match=r"attn\.query\.kernel has shape \(12, 4, 3\), and"):
         parity.check(ours, theirs, inputs=X, rules=rules(3), level="weights")
+
+
+class Tripled(nnx.Module):
+    """Its part gets three times the input: another way to the same values."""
+
+    def __init__(self):
+        self.part = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.part(3 * x) / 3
+
+
+def test_rounding_of_float64_is_not_called_that_of_float32():
+    ours, theirs = Tripled(), torch.nn.Sequential()
+    theirs.add_module("part", torch.nn.Linear(4, 4, bias=False))
+    parity.transfer(theirs, ours)
+    rows = np.random.default_rng(0).normal(size=(3, 4))
+    report = parity.check(ours, theirs, inputs=rows, level="layers")
+    assert [gap.name for gap in report.failures] == ["part"]
+    assert report.diagnosis.location.own_gap < 1e-14
+    assert report.diagnosis.notes == ()
