@@ -20,6 +20,7 @@ from parity.feeds import AnyBatch
 from parity.rules import Names
 from parity.sides import Measurements
 from parity.structures import Image, arguments, is_float, named, numpy, refused, replaced
+from parity.wide_sums import with_wide_sums
 from vit_jax.functional import Params, cast, undotted
 from vit_jax.losses import loss_fn
 from vit_spec import OptimConfig, is_decayed
@@ -135,6 +136,7 @@ class AnyJax:
         floats = {i: array for i, array in enumerate(arrays) if is_float(array)}
 
         @jax.jit
+        @with_wide_sums
         def backward(params: Params, floats: dict[int, Any], pull: Any) -> Any:
             def run(params: Params, floats: dict[int, Any]) -> Any:
                 filled = [floats.get(i, array) for i, array in enumerate(arrays)]

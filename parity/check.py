@@ -19,6 +19,7 @@ from parity.report import LEVELS, Gap, Report
 from parity.rules import Rule
 from parity.sides import Measurements
 from parity.structures import is_float
+from parity.wide_sums import HALVES, NOTE
 from vit_spec import OptimConfig
 from vit_spec.names import unknown_name
 from vit_spec.training_state import digest
@@ -192,15 +193,22 @@ class _Run:
                 self.progress(f"{level} in {dtype}")
                 yield from getattr(self, f"_{level}")(dtype, sides)
             self.notes += sides[1].sums.notes
+            if "gradients" in levels and dtype in HALVES:
+                self.notes.append(NOTE.format(dtype=dtype))
 
     def _compare(
-        self, level: str, dtype: str, streams: list[Measurements], label: str = ""
+        self,
+        level: str,
+        dtype: str,
+        streams: list[Measurements],
+        label: str = "",
+        terms: Callable[[], int] = lambda: 1,
     ) -> Iterator[Gap]:
         streams = [_labelled(self.pair.adjusted(stream), label) for stream in streams]
         if dtype == "float64":
             yield from proof(level, *streams, depth=self.pair.depth)
         else:
-            yield from practice(level, dtype, *streams, depth=self.pair.depth)
+            yield from practice(level, dtype, *streams, depth=self.pair.depth, terms=terms)
 
     def _weights(self) -> Iterator[Gap]:
         """Both sides hold the same bits, and a round trip through the other layout keeps them."""
@@ -224,9 +232,9 @@ class _Run:
     def _gradients(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         pull = self.feed.cotangent(self.shapes, dtype)
         for label, given in self.feed.sets(dtype).items():
-            yield from self._compare(
-                "gradients", dtype, [s.gradients(given, pull) for s in sides], label
-            )
+            streams = [s.gradients(given, pull) for s in sides]
+            terms = _terms(sides)
+            yield from self._compare("gradients", dtype, streams, label, terms)
 
     def _optimizer(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         """The first updates of the training run: by warmup's first rate, 0, and by the second."""
@@ -245,7 +253,8 @@ class _Run:
         curves = self.curves[dtype] = {s.name: [] for s in sides[:2]}
         for streams in zip(*runs, strict=True):
             recorded = [_recorded(s, c) for s, c in zip(streams, curves.values(), strict=False)]
-            yield list(self._compare("training", dtype, [*recorded, *streams[2:]]))
+            measured = [*recorded, *streams[2:]]
+            yield list(self._compare("training", dtype, measured, terms=_terms(sides)))
 
     def _shaped(self, stream: Measurements) -> Measurements:
         """The stream of outputs, whose shapes are kept for what follows."""
@@ -267,6 +276,11 @@ def optim_config(steps: int) -> OptimConfig:
         label_smoothing=0.1,
         ema_decay=0.9,
     )
+
+
+def _terms(sides: list[Any]) -> Callable[[], int]:
+    """How many numbers the longest sum over rows had in PyTorch's backward passes so far."""
+    return lambda: sides[1].sums.terms
 
 
 def _labelled(stream: Measurements, label: str) -> Measurements:

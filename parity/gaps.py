@@ -4,7 +4,7 @@ Streams are read side by side and nothing is kept longer than its partner needs.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -45,10 +45,17 @@ def proof(level: str, jax: Stream, torch: Stream, *, depth: int) -> Iterator[Gap
 
 
 def practice(
-    level: str, dtype: str, jax: Stream, torch: Stream, truth: Stream, *, depth: int
+    level: str,
+    dtype: str,
+    jax: Stream,
+    torch: Stream,
+    truth: Stream,
+    *,
+    depth: int,
+    terms: Callable[[], int] = lambda: 1,
 ) -> Iterator[Gap]:
-    """Gaps in low precision: the larger error against `truth`, bounded by the smaller one."""
-    floor = rounding(dtype, depth)
+    """Gaps in low precision: the larger error against `truth`, bounded by the smaller one. `terms`
+    tells, once PyTorch has measured, how many numbers a sum of it had."""
     for name, (a, b, t) in _aligned(jax, torch, truth):
         problem = _problem(a, b, t)
         if problem:
@@ -67,6 +74,7 @@ def practice(
             a, b, t = (np.sqrt(np.abs(x)) for x in (a, b, t))
         scale = _largest(t)
         errors = {"JAX": _ratio(_largest(a - t), scale), "PyTorch": _ratio(_largest(b - t), scale)}
+        floor = rounding(dtype, depth, terms())
         bound = PRACTICE * max(min(errors.values()), floor)
         note = ", ".join(f"{side} {error:.1e}" for side, error in errors.items()) + " from float64"
         yield Gap(

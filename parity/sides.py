@@ -24,6 +24,7 @@ import vit_torch.training as torch_training
 from parity.capture import Call, nnx_calls, torch_calls
 from parity.inputs import Batch
 from parity.row_sums import ExactRowSums
+from parity.wide_sums import with_wide_sums
 from vit_jax.functional import cast, merge, split
 from vit_spec import OptimConfig, count_parameters
 from vit_spec.layout import State, to_torch_layout
@@ -145,8 +146,12 @@ def _backward(
     structure: Any, params: dict[str, Any], rest: dict[str, Any], images: Any, cotangent: Any
 ) -> tuple[Any, Any]:
     """Gradients of `params` and of the images; `rest` are the other parameters."""
-    _, backward = jax.vjp(lambda p, x: merge(structure, {**rest, **p})(x), params, images)
-    return backward(cotangent)
+
+    def gradients(params: Any, rest: Any, images: Any, cotangent: Any) -> tuple[Any, Any]:
+        _, backward = jax.vjp(lambda p, x: merge(structure, {**rest, **p})(x), params, images)
+        return backward(cotangent)
+
+    return with_wide_sums(gradients)(params, rest, images, cotangent)
 
 
 def _parts(params: dict[str, Any]) -> list[list[str]]:

@@ -8,9 +8,9 @@ Lower precisions are the practice: both sides are compared with the float64 resu
 neither is further from it than `PRACTICE` times the other. So the bound follows the hardware.
 An error below `eps * sqrt(depth)` counts as that much: being exact by luck proves nothing.
 
-A sum over rows is judged in the same way where it is inexact by itself, which is LayerNorm's backward
-pass in PyTorch: its rows are compared by their exact sum, and its own sum may be `PRACTICE` times as
-far from that as a plain sum of the same rows in the same type (`parity/row_sums.py`).
+A sum of n random terms has an error of `eps * sqrt(n / 24)` of its accumulator, which is float32 or
+better, or is made so: the check asks JAX for it (`parity/wide_sums.py`), and takes the exact sum of
+the rows of LayerNorm's backward pass in PyTorch, which has none (`parity/row_sums.py`).
 """
 
 import math
@@ -29,9 +29,11 @@ def epsilon(dtype: str) -> float:
     return float(ml_dtypes.finfo(np.dtype(dtype)).eps)
 
 
-def rounding(dtype: str, depth: int) -> float:
-    """Relative error that rounding alone explains after `depth` blocks."""
-    return epsilon(dtype) * math.sqrt(max(1, depth))
+def rounding(dtype: str, depth: int, terms: int = 1) -> float:
+    """Relative error that rounding alone explains after `depth` blocks, and in a sum of so many
+    random terms, whose accumulator is float32 or better (docs/numerics.md)."""
+    accumulator = min(epsilon(dtype), epsilon("float32"))
+    return max(epsilon(dtype) * math.sqrt(max(1, depth)), accumulator * math.sqrt(terms / 24))
 
 
 def proof_bound(depth: int) -> float:

@@ -1,6 +1,7 @@
-"""PyTorch's inexact sums over rows are told from errors: healthy pairs pass, small bugs do not."""
+"""Inexact sums over rows are told from errors: healthy pairs pass, small bugs do not."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from parity.check import check_pair
 from parity.mutants.mutant import Plant
 from parity.precision import exact
 from parity.row_sums import ExactRowSums, largest, plain_sums
+from parity.wide_sums import with_wide_sums
 from vit_jax.norm import LayerNorm
 from vit_spec import ViTConfig
 
@@ -78,6 +80,65 @@ def test_float64_is_left_alone():
     assert all(map(torch.equal, owns, again))
 
 
+def bias_gradient(bias, grad):
+    return jax.vjp(lambda bias: jnp.zeros_like(grad) + bias, bias)[1](grad)[0]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_jaxs_sums_of_half_precision_have_float32_accumulators(dtype):
+    bias = jnp.zeros(WIDTH, dtype)
+    grad = jnp.asarray(np.random.default_rng(0).normal(size=(32, 200, WIDTH)), dtype)
+    exact_sum = torch.tensor(np.asarray(grad).astype(np.float64).sum((0, 1)))
+
+    def error(function):
+        return off(torch.tensor(np.asarray(function(bias, grad)).astype(np.float64)), exact_sum)
+
+    eps = float(jnp.finfo(dtype).eps)
+    assert error(jax.jit(with_wide_sums(bias_gradient))) < eps / 2
+    assert error(jax.jit(bias_gradient)) > 2 * eps
+
+
+def gradients_of_everything(x):
+    """Of loops, branches, indices, functions with derivatives of their own, parts done again."""
+
+    @jax.checkpoint
+    def part(x):
+        return jax.nn.relu(x) * jnp.take(x, jnp.array([1, 0, 1]), axis=0)
+
+    def step(x, _):
+        return jax.lax.cond(x[0, 0] > 0, jnp.sin, jnp.cos, part(x) + x.mean(0)), x[0]
+
+    def loss(x):
+        last, seen = jax.lax.scan(jax.jit(step), x, None, length=3)
+        return (jnp.square(last).sum() + jax.nn.logsumexp(seen)).astype(x.dtype)
+
+    return {"loss": loss(x), "grad": jax.grad(loss)(x)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_else_that_jax_computes_stays_as_it_is(dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), dtype)
+    plain = jax.jit(gradients_of_everything)(x)
+    wide = jax.jit(with_wide_sums(gradients_of_everything))(x)
+    bound = 0 if dtype == "float32" else 4 * float(jnp.finfo(dtype).eps)
+    for name, value in plain.items():
+        assert wide[name].dtype == dtype
+        scale = jnp.abs(value.astype(float)).max()
+        assert jnp.abs(wide[name].astype(float) - value.astype(float)).max() <= bound * scale
+
+
+def test_a_sum_within_a_loop_is_wide_as_well():
+    grad = jnp.asarray(np.random.default_rng(0).normal(size=(32, 200, WIDTH)), jnp.bfloat16)
+    bias = jnp.zeros(WIDTH, jnp.bfloat16)
+
+    def in_a_loop(bias, grad):
+        return jax.lax.map(lambda grad: bias_gradient(bias, grad), grad[None])[0]
+
+    once = jax.jit(with_wide_sums(bias_gradient))(bias, grad)
+    assert jnp.array_equal(jax.jit(with_wide_sums(in_a_loop))(bias, grad), once)
+    assert not jnp.array_equal(jax.jit(in_a_loop)(bias, grad), once)
+
+
 def norms(*, wrong=0.0):
     """A LayerNorm in both frameworks, and its rows; JAX's gradient of the bias is off by a part."""
 
@@ -100,11 +161,11 @@ def test_any_models_layer_norm_over_many_rows_passes(dtype):
     ours, theirs, rows = norms()
     report = parity.check(ours, theirs, inputs=rows, dtype=dtype, steps=3)
     assert report.passed, report
-    assert "LayerNorm" in report.notes[-1]
+    assert "LayerNorm" in report.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("dtype", "wrong"), [("bfloat16", 0.07), ("float16", 0.009), ("float32", 1e-5)]
+    ("dtype", "wrong"), [("bfloat16", 0.07), ("float16", 0.009), ("float32", 1e-4)]
 )
 def test_a_small_error_of_its_bias_gradient_fails(dtype, wrong):
     ours, theirs, rows = norms(wrong=wrong)
