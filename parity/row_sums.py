@@ -57,7 +57,7 @@ class ExactRowSums(TorchDispatchMode):
             return results
         of_input, of_scale, of_bias = results
         self.terms = max(self.terms, args[3].numel())
-        grad, rows = (value.double().flatten(0, -1 - len(args[2])) for value in args[:2])
+        grad, rows = (value.double().reshape(-1, *args[2]) for value in args[:2])
         mean, deviation = (value.double().reshape(-1, *[1] * len(args[2])) for value in args[3:5])
         scaled = grad * ((rows - mean) * deviation)
         return of_input, self._settled(of_scale, scaled), self._settled(of_bias, grad)
@@ -71,7 +71,7 @@ class ExactRowSums(TorchDispatchMode):
         allowed = PRACTICE * torch.finfo(own.dtype).eps * scale
         if error > allowed:
             allowed = PRACTICE * largest(plain_sums(terms, own.dtype) - terms.cumsum(0))
-            if error <= allowed and error > self.lost * scale:
+            if scale and self.lost * scale < error <= allowed:
                 self.lost, self.rows = error / scale, len(terms)
                 self.dtype = str(own.dtype).removeprefix("torch.")
         return exact.to(own.dtype) if error <= allowed else own

@@ -73,6 +73,20 @@ def test_a_sum_that_its_type_does_not_explain_goes_on_as_it_is():
     assert sums.notes == ()
 
 
+@pytest.mark.parametrize("shape", [(WIDTH,), (4, WIDTH), (2, 3, 4, WIDTH)])
+def test_rows_may_have_any_axes(shape):
+    norm = nn.LayerNorm(shape[-2:] if len(shape) == 4 else WIDTH).bfloat16()
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+    norm(x).sum().backward()
+    owns = [p.grad.clone() for p in norm.parameters()]
+    norm.zero_grad()
+    with ExactRowSums():
+        norm(x).sum().backward()
+    for own, parameter in zip(owns, norm.parameters(), strict=True):
+        assert parameter.grad.shape == own.shape
+        torch.testing.assert_close(parameter.grad, own, rtol=0.05, atol=0.05)
+
+
 def test_float64_is_left_alone():
     owns = layer_norm_gradients(torch.float64)
     with ExactRowSums():
