@@ -94,6 +94,14 @@ def parser() -> argparse.ArgumentParser:
         help="height and width in pixels, where the number of positions does not say it",
     )
     conversion.add_argument(
+        "--change",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change fields of the model, such as activation=gelu_tanh norm_eps=1e-6, for a format "
+        "that has no others; how far the outputs move is measured and recorded",
+    )
+    conversion.add_argument(
         "--max-shard-size",
         metavar="SIZE",
         help="write several files of up to SIZE, such as 5GB, and their index (transformers only)",

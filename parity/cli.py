@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from parity import changing
 from parity import conversion_outputs as outputs
 from parity.arguments import parser
 from parity.certificate import certificate
@@ -160,6 +161,7 @@ def _convert(options: argparse.Namespace) -> int:
         model=options.model,
         image_size=_image_size(options.image_size),
         choice=Choice.of(options.entry, options.prefix, options.leave_out),
+        change=changing.parsed(options.change),
         max_shard_size=options.max_shard_size,
         certificate=options.certificate,
         verify=options.verify,
@@ -253,6 +255,7 @@ def _flags(text: str) -> str:
     """A message with the options of the command in place of Python's arguments."""
     for name, flag in (("verify=False", "--no-verify"), ("max_shard_size", "--max-shard-size")):
         text = text.replace(name, flag)
+    text = re.sub(r"\bchange=(\{[^}]*\})", lambda match: changing.option(match[1]), text)
     text = re.sub(r"\bimage_size=\((\d+), (\d+)\)", r"--image-size \1 \2", text)
     return re.sub(
         rf"\b({'|'.join(FLAGS)})='([^']*)'",

@@ -11,6 +11,8 @@ import numpy as np
 from parity import containers, foreign, orbax
 from parity.certificate import sha256
 from parity.certificate_file import FORMAT, PARTS, file_name
+from parity.changing import Change, fields
+from parity.changing import changed as altered_config
 from parity.choice import ANY, Choice
 from parity.containers.blocks import bytes_of, same_bytes
 from parity.containers.names import BESIDE
@@ -37,6 +39,7 @@ def compared(
     notes: list[str],
     changed: list[str],
     choice: Choice = ANY,
+    change: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Reads the target back, compares it with the source, and returns the certificate.
 
@@ -52,15 +55,16 @@ def compared(
         notes: of the conversion, but for `changed`.
         changed: how its bits are not those of the source, of `changes`.
         choice: which tensors of the source are the model.
+        change: what was changed on request, as in the certificate.
 
     Raises `OSError` if the target does not hold the same tensors, or the disk refuses.
     """
     if set(formats) <= set(foreign.OURS):
         parts = {"weights", "training"} if training else {"weights"}
         problems, found, counts = _same_names(src, at, parts)
-        more, files = {}, parts
+        more, files = {"header": header.to_json()} if change else {}, parts
     else:
-        problems, found, count = read_back(src, at, formats, header, choice)
+        problems, found, count = read_back(src, at, formats, header, choice, fields(change))
         counts, files = {"weights": count}, {"weights"}
         more = {"header": header.to_json()}
     if problems:
@@ -74,12 +78,13 @@ def compared(
         "kind": "conversion",
         "source": _files(src, formats[0], files, src) | chosen,
         "target": _files(at, formats[1], files, dst),
-        "config": header.config.to_dict(),
+        "config": altered_config(header.config, fields(change)).to_dict(),
         "tensors": counts,
         "same_bits": not changed,
         "state_sha256": found,
         "remarks": [*notes, *changed],
         **more,
+        **({"change": change} if change else {}),
         "versions": versions(PACKAGES),
         "date": now(),
     }
@@ -119,7 +124,12 @@ def changes(source: foreign.Source, target: foreign.Target) -> list[str]:
 
 
 def read_back(
-    src: Path, dst: Path, formats: tuple[str, str], header: Header | None, choice: Choice = ANY
+    src: Path,
+    dst: Path,
+    formats: tuple[str, str],
+    header: Header | None,
+    choice: Choice = ANY,
+    change: Change | None = None,
 ) -> tuple[list[str], str, int]:
     """Differences of the target from what the source becomes, the target's digest, its tensors."""
     problems, digested = [], hashlib.sha256()
@@ -127,7 +137,7 @@ def read_back(
         foreign.opened_as(src, formats[0], header, choice=choice) as source,
         reading(dst, "weights") as found,
     ):
-        target = foreign.planned(source, formats[1])
+        target = foreign.planned(foreign.altered(source, change or {}), formats[1])
         problems += [f"{n} is missing" for n in target.infos if n not in found]
         problems += [f"{n} is extra" for n in found if n not in target.infos]
         for name in target.infos:

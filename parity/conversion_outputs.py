@@ -15,6 +15,7 @@ import numpy as np
 
 from parity import foreign, memory
 from parity.certificate import number
+from parity.changing import Change
 from parity.choice import ANY, Choice
 from parity.formats import FOREIGN
 from parity.formats.format import Unsaid
@@ -54,6 +55,12 @@ def missing() -> str:
     return f"{absent} not installed ({install(*extras)}); bits were compared"
 
 
+def neither() -> str:
+    """Why no outputs can be computed here at all, or nothing."""
+    have = any(importlib.util.find_spec(name) for name in ("torch", "flax"))
+    return "" if have else "is not known: neither PyTorch nor JAX is installed"
+
+
 def needed_bytes(config: ViTConfig) -> int:
     """About the memory that comparing outputs takes: weights and activations in float64."""
     tokens = config.num_prefix_tokens + math.prod(config.grid)
@@ -77,11 +84,16 @@ def check_memory(config: ViTConfig) -> None:
 
 
 def measured(
-    src: Path, dst: Path, formats: tuple[str, str], header: Header, choice: Choice = ANY
+    src: Path,
+    dst: Path,
+    formats: tuple[str, str],
+    header: Header,
+    choice: Choice = ANY,
+    change: Change | None = None,
 ) -> dict[str, Any]:
     """The record of both sides' outputs on random images of the native size; none of NaN.
 
-    `formats` are of source and target, `header` and `choice` are the source's.
+    `formats` are of source and target, `header` and `choice` are the source's, before `change`.
     """
     from parity.gaps import proof
     from parity.inputs import image_sets
@@ -90,12 +102,13 @@ def measured(
     config = header.config
     size, images = next(iter(image_sets(config, IMAGES, SEED).items()))
     with exact():
-        read, state = _read(src, formats[0], header, choice=choice)
+        read, state = _read(src, formats[0], header, choice=choice, change=change)
         broken = [name for name, array in state.items() if not np.isfinite(array).all()]
         if broken:
             return none(f"NaN or infinite values in {broken[0]} of the source; bits were compared")
         ours = _jax_outputs(read.config, state, images)
         del state
+        header = replace(header, config=read.config)
         back, state = _read_back(dst, formats[1], header)
         theirs = _torch_outputs(back.config, state, images)
     folded = _folded(config, back.config)
@@ -139,13 +152,18 @@ def folded_bound(source: Read) -> float:
 
 
 def again(
-    src: Path, dst: Path, formats: tuple[str, str], header: Header, choice: Choice = ANY
+    src: Path,
+    dst: Path,
+    formats: tuple[str, str],
+    header: Header,
+    choice: Choice = ANY,
+    change: Change | None = None,
 ) -> dict[str, Any]:
     """The record now, or why there is none."""
     if reason := missing():
         return none(reason)
     check_memory(header.config)
-    return measured(src, dst, formats, header, choice)
+    return measured(src, dst, formats, header, choice, change)
 
 
 def text(record: Mapping[str, Any]) -> str:
@@ -179,9 +197,11 @@ def _read(
     header: Header | None,
     sizes: tuple[tuple[int, int], ...] = (),
     choice: Choice = ANY,
+    change: Change | None = None,
 ) -> tuple[Read, State]:
     """A checkpoint of any format as ours, its state in float64."""
-    with foreign.opened_as(path, format, header, sizes, choice) as source:
+    with foreign.opened_as(path, format, header, sizes, choice) as opened:
+        source = foreign.altered(opened, change or {})
         config = source.header.config
         found = frozenset(dtype.name for dtype in source.dtypes.values())
         state = {n: np.array(source.read(n), np.float64) for n in parameters(config)}

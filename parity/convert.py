@@ -8,15 +8,17 @@ A directory may hold a training state too, see `vit_spec.training_state`.
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parity import changing, foreign, orbax, targets
 from parity import conversion_outputs as outputs
-from parity import foreign, orbax, targets
 from parity.certificate_file import beside
 from parity.certificate_file import write as write_certificate
+from parity.changing import Change
 from parity.choice import ANY, Choice
 from parity.containers.hub import downloaded, is_address, names_file
 from parity.containers.names import TORCH
@@ -47,6 +49,7 @@ def convert(
     entry: str | None = None,
     prefix: str | None = None,
     leave_out: str | Iterable[str] = (),
+    change: Change | None = None,
     max_shard_size: int | str | None = None,
     certificate: bool = True,
     verify: bool = False,
@@ -76,6 +79,9 @@ def convert(
         leave_out: patterns of names, with `*`, that are not part of the model. Projection heads and
             decoders of training, and what lies outside of `entry` and `prefix`, are left out and
             listed anyhow.
+        change: fields of the config and their new values, for a target that has no others, such as
+            {"activation": "gelu_tanh", "norm_eps": 1e-6}. They change what the model computes: how
+            far its outputs move is measured on random images, said, and recorded.
         max_shard_size: bytes, or a text such as "5GB": a directory of transformers gets as many
             files as it takes, and their index. None: one file.
         certificate: read the target back, compare every bit, and write what `parity verify` takes:
@@ -104,6 +110,7 @@ def convert(
         model=model,
         image_size=image_size,
         choice=Choice.of(entry, prefix, leave_out),
+        change=change,
         max_shard_size=max_shard_size,
         certificate=certificate,
         verify=verify,
@@ -120,6 +127,7 @@ def converted(
     model: ViTConfig | str | os.PathLike[str] | None,
     image_size: int | tuple[int, int] | None,
     choice: Choice,
+    change: Change | None,
     max_shard_size: int | str | None,
     certificate: bool,
     verify: bool,
@@ -139,13 +147,17 @@ def converted(
     changed: list[str] = []
     with contextlib.ExitStack() as stack:
         told_of = (model_of(model), _sizes(image_size), choice)
-        with foreign.opened_as(src, source, *told_of) as opened:
-            header, notes, reason = opened.header, opened.notes, _reason(opened.header, verify)
+        with foreign.opened_as(src, source, *told_of) as original:
+            opened, notes = foreign.altered(original, change or {}), original.notes
+            header, reason = original.header, _reason(original.header, verify)
+            record_of_change = _moved(original, opened) if change else None
+            notes = [*notes, changing.text(record_of_change)] if record_of_change else notes
             _tell(notes, note)
             place = stack.enter_context(targets.staged(dst))
             if training:
                 state = checkpoint.read_tensors(checkpoint.weights_file(src))
-                training_state.write(place, training_state.read_beside(src, header, state))
+                beside_it = training_state.read_beside(src, header, state)
+                training_state.write(place, replace(beside_it, header=opened.header))
             else:
                 changed = changes(opened, foreign.write(place, target, opened, limit))
         formats = (source, target)
@@ -161,13 +173,14 @@ def converted(
                 notes=[*notes, *stays],
                 changed=changed,
                 choice=opened.choice,
+                change=record_of_change,
             )
             record |= {"address": address} if is_address(address) else {}
             record |= {"image_size": list(header.config.image_shape)} if image_size else {}
             record["outputs"] = (
                 outputs.none(reason)
                 if reason
-                else outputs.measured(src, place, formats, header, opened.choice)
+                else outputs.measured(src, place, formats, header, opened.choice, change)
             )
         else:
             _tell([*stays, *changed], note)
@@ -245,6 +258,17 @@ def _sizes(image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int], .
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"image_size={image_size!r} must be a height and a width in pixels")
     return ((sides[0], sides[1]),)
+
+
+def _moved(before: foreign.Source, after: foreign.Source) -> dict[str, Any]:
+    """The certificate's entry on a change."""
+    one, other = before.header.config, after.header.config
+    movement = {"reason": outputs.neither()}
+    if not movement["reason"]:
+        outputs.check_memory(one)
+        state = {name: np.array(before.read(name), np.float64) for name in parameters(one)}
+        movement = changing.moved(one, other, state)
+    return changing.entry(one, other, movement)
 
 
 def _overwrites(dst: Path, src: Path) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from parity import containers, left_out, orbax, subtree, targets, unread
+from parity.changing import Change, changed
 from parity.choice import ANY, Choice
 from parity.containers.files import beside, check_link
 from parity.containers.names import BESIDE
-from parity.formats import FOREIGN, Format, Given
+from parity.formats import FOREIGN, Format, Given, uncovered
 from parity.formats.format import Unsaid
 from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widened
@@ -40,6 +41,14 @@ class Source:
     summed: Callable[[], list[str]] = list  # of what is read, see `Reader`
 
 
+def altered(source: Source, change: Change) -> Source:
+    """The same tensors of a model with other values in some fields. Raises as `changed` does."""
+    if not change:
+        return source
+    config = changed(source.header.config, change)
+    return replace(source, header=replace(source.header, config=config))
+
+
 def weights_file(path: Path) -> Path:
     """The file with the weights of a checkpoint."""
     with containers.opened(path) as opened:
@@ -62,6 +71,8 @@ def tell(path: Path, choice: Choice = ANY) -> str:
                 f"{path} is any of {', '.join(formats)} (its tensors are {unread.some(given)}): "
                 f"say which, such as source={formats[0]!r}"
             )
+        if reason := uncovered.reason(given):
+            raise ValueError(f"{path} {reason}")
         near = subtree.nearest(given, opened.entries, [*FOREIGN.values()])
     if given.kind == "safetensors" and any(s.path and "timm" in s.formats for s in near):
         return "timm"  # our names, wrapped, of a model that `model` names

@@ -9,6 +9,7 @@ from typing import Any
 from parity import certificate_file, foreign
 from parity import conversion_outputs as outputs
 from parity.certificate import SIDES, certificate, sha256
+from parity.changing import fields
 from parity.choice import Choice
 from parity.conversion import PACKAGES, differences, file_of, read_back, reading, some
 from parity.environment import versions
@@ -174,7 +175,9 @@ def _conversion(path: Path, content: dict[str, Any], model: Any, against: Any) -
         changes += _tensor_changes(content, source, target, header)
         if content.get("outputs", {}).get("verdict", outputs.NONE) != outputs.NONE:
             formats = (content["source"]["format"], content["target"]["format"])
-            found = outputs.again(source, target, formats, header, _choice(content))
+            found = outputs.again(
+                source, target, formats, header, _choice(content), fields(content.get("change"))
+            )
             old, new = content["outputs"]["verdict"], found["verdict"]
             changes += _changed("outputs.verdict", old, new, matters=new == outputs.FAIL)
     except (ValueError, OSError):
@@ -199,7 +202,8 @@ def _tensor_changes(
     """Differences of the target's tensors from the source's, and from those of the certificate."""
     formats = (content["source"]["format"], content["target"]["format"])
     if not set(formats) <= set(foreign.OURS):
-        problems, digested, _ = read_back(source, target, formats, header, _choice(content))
+        change = fields(content.get("change"))
+        problems, digested, _ = read_back(source, target, formats, header, _choice(content), change)
         yield from _changed("state_sha256", content["state_sha256"], digested, matters=True)
         yield from _changed("tensors.weights", "", some(problems), matters=True)
         return

@@ -35,7 +35,7 @@ Tiny models with random float64 weights, made by the library itself, on two imag
 - *in*: the file is converted to ours, and our PyTorch twin compared with the library's own model.
 - *out*: converted back, loaded by the library with strict names and shapes, and compared again.
 - *back*: the file that comes out has the bits of the one that went in; or two tensors were folded
-  into their sum, and from then on the bits stay.
+  into their sum, and further round trips are bit-identical.
 
 A gap is the largest difference by the largest value; the tests demand less than 1e-12.
 transformers 5 has no Flax any more: the tree is made of its PyTorch model, and *out* is read by our
@@ -89,7 +89,8 @@ run where you trust it.
 
 A state dict of DeiT, DeiT III, MAE, DINO, DINOv2 or torchvision says nothing of its heads,
 activation, epsilon and preprocessing. With width, depth and MLP of a published model of its format
-it is taken for that one; what was assumed is printed as a note and recorded in the certificate. Any
+that model's settings are assumed; what was assumed is printed as a note and recorded in the
+certificate. Any
 other needs `--model`. What an npz file or a directory without preprocessing leaves out is assumed
 and noted, too.
 
@@ -99,26 +100,40 @@ architecture: head, labels and image size stay those of the source, as after fin
 is taken at its word. For a model that has no name write one:
 `Path("config.json").write_text(vit_spec.Header(config=vit_spec.ViTConfig(...)).to_json())`.
 
-## Another epsilon
+Settings beside the weights of a `.pth` file count as said: `arch` and `args` of timm's training,
+`args` of DeiT, MAE and DINO, `hyper_parameters` of Lightning, `pretrained_cfg`. A variant's name
+brings how its images are prepared in timm, and the tests hold all names to timm's own settings. Two
+published models may have the same tensors: a state dict of `vit_small_patch16_224` is that of
+`deit_small_patch16_224`, too. The note names both, and how they differ.
 
-timm, torchvision, augreg, big_vision and the original releases fix the epsilon of their norms: no
-file of theirs says it. `timm.create_model` takes `norm_layer` from `model_args` as a name
-only, and names stand for 1e-6. So a model of transformers with its usual 1e-12 is refused there. If
-1e-6 will do, change the model first and see how far its outputs move:
+The number of positions says how many patches an image has, not in which grid: 16 may be 4 x 4 or
+2 x 8. Without a word in the file a square of a published size is assumed; any other number needs
+`--image-size H W`, which the certificate keeps.
 
-```python
-from dataclasses import replace
+## A target that differs in one field
 
-import parity
-from vit_spec import checkpoint
+timm, torchvision, augreg, big_vision and the original releases fix the epsilon of their norms, and
+Google's also the GELU: no file of theirs says another. `timm.create_model` takes `norm_layer` from
+`model_args` as a name only, and names stand for 1e-6. So a model of transformers with its usual
+1e-12 is refused there, and timm's exact GELU in Google's trees. The refusal names the line that
+converts all the same:
 
-header, state = parity.read("theirs")  # a checkpoint of any format
-config = header.config.replace(norm_eps=1e-6)
-checkpoint.write("changed", replace(header, config=config), state)
+```
+parity convert vit_timm vit.npz --to augreg --change activation=gelu_tanh
 ```
 
-`parity convert theirs ours` and `parity diagnose ours changed` then print the gap, and
-`parity convert changed changed_timm --to timm` goes on.
+The fields are changed first. How far the outputs move is measured on random images, printed and
+recorded in the certificate, which `parity verify` understands; then the conversion is proven as
+any other. In Python it is `parity.convert(..., change={"activation": "gelu_tanh"})`. Nothing
+changes unasked.
+
+## Loading the result
+
+```python
+model = timm.create_model("local-dir:out_timm", pretrained=True)  # without it weights are random
+model = transformers.AutoModelForImageClassification.from_pretrained("out_hf")
+processor = transformers.AutoImageProcessor.from_pretrained("out_hf")
+```
 
 ## Orbax, and several files
 
@@ -191,7 +206,9 @@ the kind's own library reads. TensorStore is native code, so a process of its ow
 
 Not covered: DINOv3. It has no table of positions: in every block attention turns queries and keys
 by angles of the patches' coordinates (rotary embedding), which neither twin computes. That would be
-another forward pass, not a field of the config. Its files are refused: `pos_embed` is missing.
+another forward pass, not a field of the config. Nor are Swin, BEiT, SigLIP 2 with patches of any
+aspect ratio (its files of a fixed size are SigLIP's, and are read), I-JEPA, MSN and others whose
+`config.json` names another model: they are refused by name.
 
 ## What a conversion replaces
 

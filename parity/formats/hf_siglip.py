@@ -65,7 +65,7 @@ def table(config: ViTConfig) -> list[Rule]:
 
 def classifies(config: ViTConfig) -> bool:
     """Whether it is a SiglipForImageClassification."""
-    return config.pool == "mean" and config.num_classes > 0
+    return config.num_classes > 0
 
 
 def aliases(given: Given) -> dict[str, str]:

@@ -22,13 +22,12 @@ def cannot(config: ViTConfig, other: Mapping[str, Any], *, who: str) -> list[str
     `other` is what the format has beside `PLAIN`: a value, a list of values, or `...` for any.
     """
     return [
-        f"{name} {getattr(config, name)!r} ({who} has only {_or(values)}{ELSE.get(name, '')})"
+        f"{name} {getattr(config, name)!r} ({who} has only {_or(values)})"
         for name, values in (PLAIN | dict(other)).items()
         if values is not ... and getattr(config, name) not in _choices(values)
     ]
 
 
-ELSE = {"norm_eps": ", and no file of it says another: docs/formats.md, 'Another epsilon'"}
 SHAPE = ("width", "depth", "mlp_width")
 SIZES = ("patch_size", "image_size")
 

@@ -17,6 +17,7 @@ GELU_TANH = (
     r"vit_(base_patch32|giantopt_patch16|so400m_patch16)_siglip_.*"
     r"|vit_large_patch16_siglip_(gap_)?512"
 )
+PLAIN = r"(vit|deit|deit3|flexivit|test_vit)_?"  # how names of plain ViTs begin
 OTHER = (  # another function under the same or similar names
     r"aimv2.*|beit3.*|.*_xp_.*|.*radio.*|.*_rpn_.*|.*18x2.*|vit_d?p?wee_.*|vit_dlittle_.*"
     r"|vit_intern.*|test_vit[34]|.*_prr.*"
@@ -28,7 +29,7 @@ def facts(name: str, width: int) -> dict[str, Any]:
 
     Raises `Unsaid` for an architecture whose function is not that of a plain ViT.
     """
-    if not re.match(r"(vit|deit|deit3|flexivit|test_vit)_?", name) or re.fullmatch(OTHER, name):
+    if not re.match(PLAIN, name) or re.fullmatch(OTHER, name):
         raise Unsaid(
             f"timm's {shown(name)} is not a plain ViT as this package has it, or not known to be: "
             "if it is, give a config of ours by model='config.json'"

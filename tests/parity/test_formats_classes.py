@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import parity
 from tests.oracles import timm_models  # noqa: F401  (torchvision becomes importable)
@@ -65,3 +66,37 @@ def test_deit_without_a_head_is_read_and_written(tmp_path):
     back = parity.convert(ours, tmp_path / "back", target="hf_deit")
     loaded = type(oracle).from_pretrained(back, dtype=torch.float64).eval()
     assert relative_gap(outputs(loaded, x), expected) < BOUND
+
+
+UNCOVERED = {
+    "Swin": ("SwinConfig", {"embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4}),
+    "Beit": ("BeitConfig", TOWER),
+    "DINOv3ViT": ("DINOv3ViTConfig", TOWER),
+    "IJepa": ("IJepaConfig", TOWER),
+    "ViTMSN": ("ViTMSNConfig", TOWER),
+    "Siglip2Vision": (
+        "Siglip2VisionConfig",
+        {n: v for n, v in TOWER.items() if n != "image_size"} | {"num_patches": 16},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCOVERED)
+def test_a_family_that_is_not_covered_is_refused_by_its_name(name, tmp_path):
+    config, fields = UNCOVERED[name]
+    model = getattr(transformers, f"{name}Model")(getattr(transformers, config)(**fields))
+    model.save_pretrained(tmp_path / "theirs")
+    with pytest.raises(ValueError, match="not covered") as caught:
+        parity.convert(tmp_path / "theirs", tmp_path / "ours")
+    message = str(caught.value)
+    assert f"theirs is '{model.config.model_type}' of transformers" in message
+    assert "of transformers are covered: model_type vit, deit, dinov2" in message
+    assert "timm" not in message and "source=" not in message
+
+
+def test_an_architecture_of_timm_that_is_no_vit_is_refused_by_its_name(tmp_path):
+    (tmp_path / "x").mkdir()
+    save_file({"conv1.weight": torch.zeros(2, 3, 7, 7)}, tmp_path / "x" / "model.safetensors")
+    (tmp_path / "x" / "config.json").write_text('{"architecture": "resnet18"}')
+    with pytest.raises(ValueError, match=r"is 'resnet18' of timm.*not covered \(it is a convol"):
+        parity.convert(tmp_path / "x", tmp_path / "y")

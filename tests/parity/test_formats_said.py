@@ -1,6 +1,5 @@
 """What a checkpoint says of itself, what is assumed if it says nothing, what `model=` adds."""
 
-import json
 import os
 
 import numpy as np
@@ -272,7 +271,7 @@ def test_an_activation_that_a_format_never_has_is_taken_with_a_note(tmp_path):
     assert "usual in augreg: activation 'gelu_tanh', norm_eps 1e-06, mean [0.5" in notes[0]
     again = parity.convert(source, tmp_path / "z", model=TINY, note=notes.append)
     assert checkpoint.read_header(again).config == TINY
-    assert "activation 'gelu', not 'gelu_tanh'" in notes[1]
+    assert "activation 'gelu', not 'gelu_tanh'" in notes[2]
 
 
 def test_an_architecture_that_is_not_known_is_still_held_to_its_arguments(tmp_path):
@@ -341,21 +340,23 @@ def test_a_class_token_with_its_position_added_gets_zeros_on_the_way_back(target
     assert_same_bits(folded, again)
 
 
-def test_the_way_to_another_epsilon_is_the_one_of_the_docs(tmp_path, monkeypatch):
+def test_the_lines_of_the_docs_load_the_result_in_timm_and_transformers(tmp_path, monkeypatch):
+    timm, transformers = pytest.importorskip("timm"), pytest.importorskip("transformers")
     from tests.formats_matrix import LIMITS, PAGE
 
     assert PAGE.read_text(encoding="utf-8").endswith(LIMITS)
-    theirs = parity.convert(saved(HF, tmp_path), tmp_path / "theirs", target="hf_vit")
-    message = (
-        r"norm_eps 1e-12 \(timm has only 1e-06 or 1e-05, and no file of it says another: docs/"
-    )
-    with pytest.raises(ValueError, match=message):
-        parity.convert(theirs, tmp_path / "x", target="timm")
+    theirs = parity.convert(saved(HF, tmp_path), tmp_path / "out_hf", target="hf_vit")
+    parity.convert(theirs, tmp_path / "out_timm", target="timm", change={"norm_eps": 1e-6})
     monkeypatch.chdir(tmp_path)
-    exec(LIMITS.partition("```python\n")[2].partition("```")[0], {})
-    target = parity.convert("changed", "x", target="timm")
-    assert json.loads((target / "config.json").read_text())["architecture"].startswith("vit_")
-    assert parity.convert(target, "y") and checkpoint.read_header("y").config.norm_eps == 1e-6
+    lines = LIMITS.partition("## Loading the result\n\n```python\n")[2].partition("```")[0]
+    found = {"timm": timm, "transformers": transformers}
+    for line in lines.splitlines():
+        exec(line, found)
+        if "timm." in line:
+            head = found["model"].head.weight
+            assert torch.equal(head, load_file("out_timm/model.safetensors")["head.weight"])
+    assert torch.equal(found["model"].classifier.weight, head)
+    assert found["processor"].crop_size["height"] == 32
 
 
 @pytest.mark.timeout(30)
