@@ -14,7 +14,7 @@ from parity.changing import Change, changed
 from parity.choice import ANY, Choice
 from parity.containers.files import beside, check_link
 from parity.containers.names import BESIDE
-from parity.formats import FOREIGN, Format, Given, uncovered
+from parity.formats import FOREIGN, Format, Given, trained, uncovered
 from parity.formats.format import Unsaid
 from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widened
@@ -177,7 +177,7 @@ def opened_as(
             dtypes=inward,
             read=read,
             lines=lines,
-            notes=[*taken.notes(), *notes],
+            notes=[*taken.notes(), *([] if opened.config else trained.note(whole.said)), *notes],
             left_out=left_out.remarks(opened.tensors, opened.beside, used, taken.rivals),
             choice=taken.choice(choice),
             widened=widened(lines, kinds, inward=True),
@@ -273,7 +273,7 @@ def _given(path: Path, opened: Any) -> Given:
     return Given(
         shapes={name: tuple(info.shape) for name, info in opened.tensors.items()},
         kind=opened.kind,
-        config=opened.config,
+        config=opened.config or trained.config(opened.beside),
         files={name: content for name, content in files.items() if content is not None},
         folder=folder,
         metadata=opened.metadata or {},

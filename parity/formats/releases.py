@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from parity.formats import trained
 from parity.formats.format import ELSEWHERE, Format, Given, inferred
 from parity.formats.limits import as_published, cannot, published, unusual
 from parity.formats.table import Rule, filled, leaves, modules
@@ -82,6 +83,8 @@ def _format(
         shapes = given.shapes
         own = given.kind == "torch" and "blocks.0.attn.qkv.weight" in shapes and not alone(shapes)
         fits = matches(shapes) and (name == "dino" or not has_dino_head(given))
+        of = trained.script(given.said)
+        fits = fits and of in (None, name, name.removesuffix("3"))
         return own and "architecture" not in (given.config or {}) and fits
 
     def config_from(given: Given) -> Header:
@@ -91,7 +94,11 @@ def _format(
         fields = inferred(table(widest), given, where=f"the {name} file")
         model = as_published(name, known, fields, UNTOLD)
         fields |= {"num_heads": get(model).num_heads, **resampling(shapes)}
-        return Header(config=ViTConfig.from_dict(fields), preprocessing=preprocessing)
+        config = ViTConfig.from_dict(fields)
+        return Header(config=config, preprocessing=images(given) or preprocessing)
+
+    def images(given: Given) -> Preprocessing | None:
+        return trained.images(given.said, preprocessing)
 
     def expresses(config: ViTConfig) -> list[str]:
         allowed = {"norm_eps": 1e-6, "activation": "gelu", "qkv_bias": ..., **other}
@@ -106,6 +113,7 @@ def _format(
         table=table,
         expresses=expresses,
         ignored=ignored,
+        images=images,
         usual=preprocessing,
         variants=True,
         untold=lambda given: (*UNTOLD, *SHAPED, *ELSEWHERE),
