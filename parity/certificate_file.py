@@ -10,8 +10,10 @@ from parity.containers.names import BESIDE, SUFFIXES
 from vit_spec.checkpoint import CONFIG, WEIGHTS, replacing
 from vit_spec.training_state import TRAINING
 
+ASIDE = "aside.safetensors"  # of `parity.aside`
 FORMAT = "parity certificate 1"
-PARTS = {"weights": WEIGHTS, "config": CONFIG, "training": TRAINING} | {n: n for n in BESIDE}
+PARTS = {"weights": WEIGHTS, "config": CONFIG, "training": TRAINING, "aside": ASIDE}
+PARTS |= {name: name for name in BESIDE}
 """The files of a checkpoint, in its folder. A plain file is `weights`."""
 IN_DIRECTORY, SUFFIX = "parity.json", ".parity.json"
 

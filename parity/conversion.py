@@ -120,6 +120,11 @@ def changes(source: foreign.Source, target: foreign.Target) -> list[str]:
             f"the target has sums of values of {', '.join(summed)}, rounded to their dtype: no way "
             "back takes them apart again"
         )
+    if target.dropped:
+        found.append(
+            f"{', '.join(target.dropped)} of the source, of training alone and not zero, has no "
+            "place in the target and was left out: a way back writes zeros"
+        )
     return found
 
 
@@ -232,7 +237,7 @@ def _files(path: Path, kind: str, parts: set[str], place: Path) -> dict[str, Any
 
     It has the digests of `parts` and of the JSON files that the format reads.
     """
-    said = ("config", *BESIDE) if kind in FOREIGN else ("config",) if path.is_dir() else ()
+    said = ("config", *BESIDE) if kind in FOREIGN else ("config", "aside") if path.is_dir() else ()
     names = [p for p in PARTS if p in parts or (p in said and file_of(path, p).is_file())]
     names += [name for name in shard_names(file_of(path, "weights")) if file_name(name)]
     digests = {part: sha256(file_of(path, part)) for part in names}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import changing, foreign, orbax, targets
+from parity import aside, changing, foreign, orbax, targets
 from parity import conversion_outputs as outputs
 from parity.certificate_file import beside
 from parity.certificate_file import write as write_certificate
@@ -158,6 +158,7 @@ def converted(
                 state = checkpoint.read_tensors(checkpoint.weights_file(src))
                 beside_it = training_state.read_beside(src, header, state)
                 training_state.write(place, replace(beside_it, header=opened.header))
+                aside.write(place, opened.kept())
             else:
                 changed = changes(opened, foreign.write(place, target, opened, limit))
         formats = (source, target)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import containers, left_out, orbax, subtree, targets, unread
+from parity import aside, containers, left_out, orbax, subtree, targets, unread
 from parity.changing import Change, changed
 from parity.choice import ANY, Choice
 from parity.containers.files import beside, check_link
@@ -19,7 +19,7 @@ from parity.formats.format import Unsaid
 from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widened
 from parity.formats.said import Model, agreed, of_ours, settled
-from parity.formats.table import their_shapes
+from parity.formats.table import Aside, their_shapes
 from vit_spec import Header, ViTConfig, checkpoint, parameters, training_state
 from vit_spec.parameters import Shapes, check_shapes, check_size
 
@@ -39,6 +39,7 @@ class Source:
     choice: Choice = ANY  # that finds the same tensors again
     widened: Mapping[str, np.dtype] = field(default_factory=dict)  # of what is read, the dtype
     summed: Callable[[], list[str]] = list  # of what is read, see `Reader`
+    kept: Callable[[], aside.Kept] = dict  # what no model of ours has, see `parity.aside`
 
 
 def altered(source: Source, change: Change) -> Source:
@@ -99,7 +100,8 @@ def is_ours(path: Path) -> bool:
 def check_links(path: Path) -> None:
     """Raises `BrokenFile` for a link that leads out of a directory of ours."""
     if path.is_dir():
-        for name in (checkpoint.CONFIG, checkpoint.WEIGHTS, training_state.TRAINING):
+        names = (checkpoint.CONFIG, checkpoint.WEIGHTS, training_state.TRAINING, aside.FILE)
+        for name in names:
             check_link(path / name)
 
 
@@ -141,7 +143,14 @@ def opened_as(
             check_size(header.config, shapes, where=str(path))
             check_shapes(parameters(header.config), shapes, where=str(path), dtypes=kinds)
             found = {name: np.dtype(kind) for name, kind in kinds.items()}
-            yield Source(header=header, dtypes=found, read=opened.read, lines=None, notes=notes)
+            yield Source(
+                header=header,
+                dtypes=found,
+                read=opened.read,
+                lines=None,
+                notes=notes,
+                kept=lambda: aside.of_directory(path),
+            )
         return
     form = FOREIGN[format]
     with containers.opened(path) as opened:
@@ -182,6 +191,7 @@ def opened_as(
             choice=taken.choice(choice),
             widened=widened(lines, kinds, inward=True),
             summed=read.summed,
+            kept=lambda: aside.of_lines(lines, lambda name: opened.read(places[name])),
         )
 
 
@@ -193,26 +203,38 @@ class Target:
     read: Read
     widened: Mapping[str, np.dtype] = field(default_factory=dict)  # of ours
     summed: Callable[[], list[str]] = list  # of ours
+    dropped: list[str] = field(
+        default_factory=list
+    )  # what the source kept and this has no room for
 
 
 def planned(source: Source, format: str) -> Target:
     """The tensors of the target. Raises `ValueError` with all reasons if it cannot hold them."""
     config = source.header.config
+    kept = source.kept()
     if format not in FOREIGN:
         ours = parameters(config)
-        return _target(source.dtypes, ours, source.read, order(source.lines, None, ours))
+        target = _target(source.dtypes, ours, source.read, order(source.lines, None, ours))
+        return replace(target, dropped=[] if format == "vitwin" else list(kept))
     form = FOREIGN[format]
     lost(source.header, form)
     held = form.held(config)
-    lines, ours = form.rules(held), parameters(held)
+    lines, ours = [line for line in form.rules(held) if _is_written(line)], parameters(held)
     theirs = their_shapes(lines, ours)
     check_inward(lines, ours, theirs, where=format)
     kinds = dtypes(lines, source.dtypes, inward=False)
     given = source.read if held == config else _positioned(source.read)
-    read = Reader(lines, given, kinds, inward=False)
-    target = _target(kinds, theirs, read, order(source.lines, lines, ours))
+    read, more = Reader(lines, given, kinds, inward=False), aside.placed(lines, kept)
+    kinds |= {name: values.dtype for name, values in more.items()}
+
+    def reading(name: str) -> np.ndarray:
+        return more[name] if name in more else read(name)
+
+    target = _target(kinds, theirs, reading, order(source.lines, lines, ours))
+    room = {line.op.name for line in lines if line.theirs[0] in more}
     found = widened(lines, source.dtypes, inward=False)
-    return replace(target, widened=found, summed=read.summed)
+    dropped = [name for name in kept if name not in room]
+    return replace(target, widened=found, summed=read.summed, dropped=dropped)
 
 
 def write(dst: Path, format: str, source: Source, shard: int | None = None) -> Target:
@@ -229,6 +251,8 @@ def write(dst: Path, format: str, source: Source, shard: int | None = None) -> T
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}
     if format == "vitwin":
         texts = {checkpoint.CONFIG: header.to_json()}
+        checkpoint.make_directory(dst)
+        aside.write(dst, source.kept())
     name = targets.file_in(format)
     if name is not None:
         checkpoint.make_directory(dst)
@@ -248,6 +272,10 @@ def write(dst: Path, format: str, source: Source, shard: int | None = None) -> T
         metadata=metadata if kind == "safetensors" else None,
     )
     return target
+
+
+def _is_written(line: Any) -> bool:
+    return not isinstance(line.op, Aside) or line.op.written
 
 
 def _present(lines: list[Any], given: Given) -> list[Any]:

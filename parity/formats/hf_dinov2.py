@@ -1,6 +1,6 @@
 """transformers' Dinov2Model and Dinov2WithRegistersModel: `modeling_dinov2*.py`.
 
-The token for masked training is dropped on the way in and zero on the way out, as in a new model.
+The token for masked training is kept beside a model of ours, or else zero, as in a new model.
 The classifier of `Dinov2ForImageClassification` takes class token and mean, which ours does not.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json
 from parity.formats.limits import cannot
-from parity.formats.table import Rule, filled, modules
+from parity.formats.table import Rule, aside, modules
 from vit_spec import Header, Preprocessing, ViTConfig
 
 PLAIN, REGISTERS = "dinov2", "dinov2_with_registers"
@@ -32,7 +32,7 @@ def table(config: ViTConfig) -> list[Rule]:
     layer, gated = "encoder.layer.{i}", config.mlp == "swiglu_packed"
     return [
         Rule("cls_token", "embeddings.cls_token"),
-        Rule((), "embeddings.mask_token", filled((1, config.width))),
+        Rule((), "embeddings.mask_token", aside("mask_token", (1, config.width))),
         Rule("reg_token", "embeddings.register_tokens"),
         Rule("pos_embed", "embeddings.position_embeddings"),
         *modules({"patch_embed.proj": "embeddings.patch_embeddings.projection"}),

@@ -7,7 +7,7 @@ tanh layer: without a head, both return it.
 from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json
 from parity.formats.limits import cannot
-from parity.formats.table import Rule, modules
+from parity.formats.table import Rule, aside, modules
 from vit_spec import Header, Preprocessing, ViTConfig
 
 DEFAULTS = {
@@ -28,9 +28,11 @@ def matches(given: Given) -> bool:
 def table(config: ViTConfig) -> list[Rule]:
     """With a head every name but the head's has the prefix `vit.`."""
     p = "vit." if config.num_classes else ""
+    token = aside("mask_token", (1, 1, config.width), written=False)  # ViTForMaskedImageModeling's
     return [
         Rule("cls_token", f"{p}embeddings.cls_token"),
         Rule("pos_embed", f"{p}embeddings.position_embeddings"),
+        Rule((), f"{p}embeddings.mask_token", token),
         *modules({"patch_embed.proj": f"{p}embeddings.patch_embeddings.projection"}),
         *hf.bert_blocks(f"{p}encoder.layer", ("layernorm_before", "layernorm_after"), MLP),
         *modules(

@@ -12,7 +12,7 @@ from typing import Any
 from parity.formats import trained
 from parity.formats.format import ELSEWHERE, Format, Given, inferred
 from parity.formats.limits import as_published, cannot, published, unusual
-from parity.formats.table import Rule, filled, leaves, modules
+from parity.formats.table import Rule, aside, leaves, modules
 from parity.formats.timm import alone
 from vit_spec import Header, Preprocessing, ViTConfig, get
 from vit_spec.parameters import Shapes
@@ -49,14 +49,15 @@ def deit3(config: ViTConfig) -> list[Rule]:
 
 
 def dinov2(config: ViTConfig) -> list[Rule]:
-    """A gated MLP is `w12`, the gate in front, and `w3`; the token for masked training is zero."""
+    """A gated MLP is `w12`, the gate in front, and `w3`; the token for masked training is kept
+    beside the model."""
     scales = [f"blocks.{{i}}.ls{n}.gamma" for n in (1, 2)]
     gated = leaves("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.w12")
     gated += leaves("blocks.{i}.mlp.fc2", "blocks.{i}.mlp.w3")
     return [
         *usual(config),
         Rule("reg_token", "register_tokens"),
-        Rule((), "mask_token", filled((1, config.width))),
+        Rule((), "mask_token", aside("mask_token", (1, config.width))),
         *(Rule(name, name) for name in scales),
         *(gated if config.mlp == "swiglu_packed" else MLP),
     ]

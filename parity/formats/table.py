@@ -27,6 +27,14 @@ class Sum(Op):
 
 
 @dataclass(frozen=True)
+class Aside(Op):
+    """The operation of a tensor that no model of ours has."""
+
+    name: str  # ours
+    written: bool
+
+
+@dataclass(frozen=True)
 class Rule:
     """One line of a table: our names, their names, and what makes ours of theirs.
 
@@ -88,9 +96,12 @@ def reshaped(ours: tuple[int, ...], theirs: tuple[int, ...]) -> Op:
     )
 
 
-def filled(shape: tuple[int, ...], value: int = 0) -> Op:
-    """A tensor that only the format has: dropped on the way in, constant on the way out."""
-    return Op(lambda arrays: (), lambda arrays: (np.full(shape, value, np.int8),))
+def aside(name: str, shape: tuple[int, ...], *, written: bool = True) -> Aside:
+    """A tensor that only the format has: kept beside a model of ours, or else zeros on the way out.
+
+    With `written` False it is not written at all.
+    """
+    return Aside(lambda arrays: (), lambda arrays: (np.zeros(shape, np.int8),), name, written)
 
 
 def stacked(op: Op, depth: int, count: int) -> Op:
