@@ -37,9 +37,7 @@ def test_a_trained_mask_token_comes_back(dinov2, tmp_path):
     parity.convert(dinov2, ours)  # replaces what a conversion wrote
     (ours / "aside.safetensors").write_bytes((copy / "model.safetensors").read_bytes())
     assert not parity.verify(ours).passed
-    with pytest.raises(
-        ValueError, match=r"aside.safetensors holds '.*', where only mask_token"
-    ):
+    with pytest.raises(ValueError, match=r"aside.safetensors holds '.*', where only mask_token"):
         parity.convert(ours, tmp_path / "again", target="hf_dinov2")
 
 
