@@ -67,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     bugs.add_argument("--json", metavar="FILE", help="write everything that was measured")
 
     conversion = commands.add_parser("convert", help="rewrite a checkpoint in another format")
-    conversion.add_argument("src", metavar="SRC")
+    conversion.add_argument(
+        "src", metavar="SRC", help="a file, a folder, hf://ORG/NAME, or FILE:PART, a part of it"
+    )
     conversion.add_argument(
         "dst",
         metavar="DST",

@@ -86,7 +86,11 @@ def number(value: float) -> float | str:
 
 
 def sha256(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file's bytes; of a folder that of its files' names and digests."""
+    if file.is_dir():
+        files = sorted(place for place in file.rglob("*") if place.is_file())
+        lines = (f"{place.relative_to(file).as_posix()} {sha256(place)}\n" for place in files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

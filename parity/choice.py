@@ -1,7 +1,9 @@
 """Which tensors of a file are taken for the model: what is said of it, and what was found."""
 
+import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vit_spec.strict_json import shown
@@ -41,6 +43,23 @@ class Choice:
 
 
 ANY = Choice()
+PART = re.compile(r"(.+):([A-Za-z_][\w/.-]*)")
+
+
+def parted(path: str | os.PathLike[str], choice: Choice) -> tuple[str, Choice]:
+    """`FILE:PART`, as big_vision writes it, is `FILE` with `PART` for a prefix.
+
+    Raises `ValueError` for a prefix beside it.
+    """
+    address = os.fspath(path)
+    found = PART.fullmatch(address)
+    if found is None or os.path.lexists(address):
+        return address, choice
+    if not (found[1].startswith("hf://") or os.path.lexists(found[1])):
+        return address, choice
+    if choice.prefix is not None:
+        raise ValueError(f"{address} and prefix={choice.prefix!r} both say a part: give one")
+    return found[1], replace(choice, prefix=found[2])
 
 
 @dataclass(frozen=True, kw_only=True)

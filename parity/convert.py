@@ -19,7 +19,7 @@ from parity import conversion_outputs as outputs
 from parity.certificate_file import beside
 from parity.certificate_file import write as write_certificate
 from parity.changing import Change
-from parity.choice import ANY, Choice
+from parity.choice import ANY, Choice, parted
 from parity.containers.hub import downloaded, is_address, names_file
 from parity.containers.names import TORCH
 from parity.containers.shard_writing import size_of
@@ -63,7 +63,8 @@ def convert(
 
     Args:
         src: a directory or a file of one of `FORMATS`, or `hf://ORG/NAME[@REVISION][/FILE]`; of a
-            run that is not finished, `RUN/checkpoints/STEP`.
+            run that is not finished, `RUN/checkpoints/STEP`. `FILE:PART` is a part of it, such as
+            `siglip.npz:img`.
         dst: a directory or a file, as the format has it. What is there is replaced, in one step,
             if its certificate says that a conversion to that format wrote it (`parity.targets`).
         source: a format's name; None: told from the content.
@@ -134,7 +135,8 @@ def converted(
     note: Callable[[str], object] | None,
 ) -> tuple[Path, dict[str, Any]]:
     """What `convert` does; returns the certificate too, {} if nothing was compared."""
-    address, src, dst = os.fspath(src), located(src), local(dst)
+    address, choice = parted(src, choice)
+    src, dst = located(address), local(dst)
     source, target = source or told(src, choice), target or format_of(dst)
     for name in (source, target):
         if name not in FORMATS:
@@ -242,7 +244,8 @@ def _opened(
     path: Any, source: str | None, model: Any, image_size: Any, choice: Choice
 ) -> Iterator[foreign.Source]:
     """A checkpoint of any of `FORMATS`, open."""
-    place = located(path)
+    address, choice = parted(path, choice)
+    place = located(address)
     source = source or told(place, choice)
     if source not in FORMATS:
         raise ValueError(unknown_name("format", source, FORMATS))

@@ -14,7 +14,7 @@ from parity.changing import Change, changed
 from parity.choice import ANY, Choice
 from parity.containers.files import beside, check_link
 from parity.containers.names import BESIDE
-from parity.formats import FOREIGN, Format, Given, trained, uncovered
+from parity.formats import FOREIGN, Format, Given, nnx, trained, uncovered
 from parity.formats.format import Unsaid
 from parity.formats.kept import lost
 from parity.formats.plan import Read, Reader, check_inward, dtypes, order, widened
@@ -63,7 +63,7 @@ def tell(path: Path, choice: Choice = ANY) -> str:
     """
     with containers.opened(path) as opened:
         given = _given(path, opened)
-        found = subtree.found(given, opened.entries, [*FOREIGN.values()], choice)
+        found = subtree.found(given, opened.entries, _formats(given), choice)
         formats = subtree.one(found, given, where=f"{path}").formats if found else ()
         if len(formats) == 1:
             return formats[0]
@@ -74,7 +74,7 @@ def tell(path: Path, choice: Choice = ANY) -> str:
             )
         if reason := uncovered.reason(given):
             raise ValueError(f"{path} {reason}")
-        near = subtree.nearest(given, opened.entries, [*FOREIGN.values()])
+        near = subtree.nearest(given, opened.entries, _formats(given))
     if given.kind == "safetensors" and any(s.path and "timm" in s.formats for s in near):
         return "timm"  # our names, wrapped, of a model that `model` names
     raise ValueError(unread.unknown(path, given, near))
@@ -122,12 +122,13 @@ def opened_as(
     all fields in which checkpoint and `model` contradict each other; `Unsaid` if neither says
     which model it is.
     """
-    if choice != ANY and format not in FOREIGN:
+    tree = format == orbax.FORMAT and orbax.is_tree(path)
+    if choice != ANY and format not in FOREIGN and not tree:
         raise ValueError(
             f"{path} is of the format {format}, whose tensors are all of the model: leave out "
             "entry, prefix and leave_out"
         )
-    if format == orbax.FORMAT:
+    if format == orbax.FORMAT and not tree:
         step = orbax.opened(path)
         agreed(step.header, model, sizes, where=str(path))
         yield Source(
@@ -152,7 +153,7 @@ def opened_as(
                 kept=lambda: aside.of_directory(path),
             )
         return
-    form = FOREIGN[format]
+    form = nnx.FORMAT if format == orbax.FORMAT else FOREIGN[format]
     with containers.opened(path) as opened:
         whole = _given(path, opened)
         found = subtree.found(whole, opened.entries, [form], choice)
@@ -186,7 +187,12 @@ def opened_as(
             dtypes=inward,
             read=read,
             lines=lines,
-            notes=[*taken.notes(), *([] if opened.config else trained.note(whole.said)), *notes],
+            notes=[
+                *opened.notes,
+                *taken.notes(),
+                *([] if opened.config else trained.note(whole.said)),
+                *notes,
+            ],
             left_out=left_out.remarks(opened.tensors, opened.beside, used, taken.rivals),
             choice=taken.choice(choice),
             widened=widened(lines, kinds, inward=True),
@@ -293,6 +299,11 @@ def _positioned(read: Read) -> Read:
         return np.concatenate([np.zeros_like(array[:, :1]), array], axis=1)
 
     return positioned
+
+
+def _formats(given: Given) -> list[Format]:
+    """What a file of others may be: a tree of ours is written by Orbax."""
+    return [*FOREIGN.values()] + ([nnx.FORMAT] if given.kind == "orbax" else [])
 
 
 def _given(path: Path, opened: Any) -> Given:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parity import containers, foreign, left_out
-from parity.choice import ANY, Choice
+from parity.choice import ANY, Choice, parted
 from parity.containers import BrokenFile
 from parity.convert import located, told
 from parity.formats.format import Unsaid
@@ -49,7 +49,8 @@ def inspect(
     Raises `ValueError` for what `convert` refuses in a format of others, unless `strict` is false:
     then a file that can be read at all has a summary, whose `problem` says it.
     """
-    path, choice = located(path), Choice.of(entry, prefix, leave_out)
+    address, choice = parted(path, Choice.of(entry, prefix, leave_out))
+    path = located(address)
     try:
         kind = told(path, choice)
     except BrokenFile:

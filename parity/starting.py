@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import vit_jax
+from parity.choice import ANY, parted
 from parity.convert import header_of, read
 from vit_jax.distillation import ModelTeacher, Precomputed, Teacher
 from vit_jax.functional import split
@@ -84,7 +85,7 @@ def open_teacher(
                 f"--augmentation.mixup 0 --augmentation.cutmix 0, or take a model as the teacher"
             )
         return Precomputed(Path(source))
-    if ":" in source and "://" not in source:
+    if ":" in source and "://" not in source and parted(source, ANY)[0] == source:
         from vit_torch.teacher import HostTeacher
 
         return HostTeacher(source)

@@ -24,10 +24,14 @@ TRANSPARENT = re.compile(
     r"|_forward_module)[./]"
 )
 """Wrappers of `torch.compile`, FSDP, activation checkpointing and Lightning, anywhere in a name."""
+OPTIMIZER = re.compile(r"opt/(?!target/)")
+"""Where big_vision keeps the moments, numbered and not named."""
+ROOTS = ("params/", "opt/target/")
+"""Where the programs of Google keep parameters: what is said of a part of them is said below."""
 CHUNK = re.compile(r"(?<![^.])blocks\.\d+\.(\d+)\.")  # of DINOv2, blocks.CHUNK.BLOCK
 MOMENTS = re.compile(
     r"(optimi[sz]er|optim)s?(_states?|_state_dict)?|opt_states?|mu|nu|exp_avg\w*|max_exp_avg\w*"
-    r"|momentum_buffer|grad_ema|param_states"
+    r"|momentum_buffer|trace|grad_ema|param_states"
 )
 """Parts of names under which an optimizer keeps as many tensors as the model has."""
 FIRST = "patch_embed.proj.weight"
@@ -151,7 +155,10 @@ class _Tree:
             if not path.startswith(start):
                 return False
             rest = path.removeprefix(start)
-        return prefix is None or unwrapped(_ended(prefix, path)) in (rest, below)
+        if prefix is None:
+            return True
+        ended = unwrapped(_ended(prefix, path))
+        return ended in (rest, below) or rest in (root + ended for root in ROOTS)
 
     def said(self) -> str:
         """The path that the choice says. Raises `ValueError` if no name has it."""
@@ -221,6 +228,8 @@ class _Tree:
         pairs: dict[tuple[str, str], None] = {}
         ends = _anchors(form)
         for name, place in self._names.items():
+            if OPTIMIZER.match(name):
+                continue
             for anchor in ends if name.endswith(ends) else ():
                 path = name.removesuffix(anchor)
                 parts = re.split("(?<=[./])", path)
@@ -236,7 +245,7 @@ class _Tree:
     def _best(self, form: Format, paths: list[str]) -> str:
         """Of the paths above one patch embedding the one that lacks fewest; the outermost."""
         best = min(paths, key=lambda path: (self.score(form, path)[0], len(path)))
-        if "" in paths:
+        if form.root in paths:
             self._own.add(best)
         return best
 
@@ -259,7 +268,7 @@ def _names(form: Format) -> tuple[frozenset[str], ...]:
 def _anchors(form: Format) -> tuple[str, ...]:
     """The names of the patch embedding in them."""
     lines = (line for table in _tables(form) for line in table if FIRST in line.ours)
-    return tuple(dict.fromkeys(line.theirs[0] for line in lines))
+    return form.anchors or tuple(dict.fromkeys(line.theirs[0] for line in lines))
 
 
 def _ended(text: str, like: str = "") -> str:

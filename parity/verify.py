@@ -192,7 +192,7 @@ def _file_changes(side: str, content: dict[str, Any], place: Path) -> Iterator[C
     """Differences of the files of the source or the target."""
     for part, recorded in content[side]["sha256"].items():
         file = file_of(place, part)
-        found = sha256(file) if file.is_file() else NONE
+        found = sha256(file) if file.is_file() or file.is_dir() else NONE
         yield from _changed(f"{side}.{part}.sha256", recorded, found, matters=True)
 
 

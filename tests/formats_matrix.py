@@ -135,6 +135,24 @@ model = transformers.AutoModelForImageClassification.from_pretrained("out_hf")
 processor = transformers.AutoImageProcessor.from_pretrained("out_hf")
 ```
 
+## Trees of Google's programs, and trees in Orbax
+
+augreg and big_vision are read with the names of every year: modules of a block numbered in one row
+(`MlpBlock_3`) or by kind (`MlpBlock_0`), positions in the model, in the encoder or in a module of
+their own, bare or below `params/` or `opt/target/`. Checkpoints of both training programs are read,
+too: npz, Flax's msgpack (`checkpoint_100`) and big_vision's folders of one array each; what the
+optimizer keeps is left out. timm takes the same files and computes the same.
+
+Of two towers, as all published SigLIP files have them, the image tower is taken (`params/img/`).
+`FILE:PART`, as big_vision writes it, names a part: `parity convert siglip.npz:img DIR`. It is short
+for `--prefix`. Where several parts fit, the message lists them.
+
+Orbax's folders are read whoever wrote them: by `StandardCheckpointer`, `PyTreeCheckpointer` or
+`CheckpointManager` (its newest step, which a note names), with one item or several. They may hold
+the parameters of vit_jax (`nnx.state` or `nnx.to_pure_dict`, alone or in a tree of training) or a
+tree of Google's. A tree of vit_jax does not say its heads: with the sizes of a published model it
+is taken for that one, else give `--model`. Arrays of zarr 3 are not read.
+
 ## Orbax, and several files
 
 `--to orbax` writes a directory that `vit_jax.load`, `--init` of `train.py`, `check`, `diagnose`,

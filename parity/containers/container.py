@@ -25,6 +25,7 @@ class Container(abc.ABC):
         self.tensors: dict[str, Info] = {}
         self.entries: dict[str, str] = {}  # tensor -> the dicts that it is in, where files nest
         self.beside: dict[str, Any] = {}  # what is no tensor, by name, where it was read
+        self.notes: tuple[str, ...] = ()  # what of a folder is taken
         self._closed = False
 
     @cached_property

@@ -41,7 +41,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Container]:
     """
     address = os.fspath(path)
     found = downloaded(address) if is_address(address) else Path(path)
-    container = _open(_file_of(found) if found.is_dir() else found, shards=True)
+    container = _folder(found) if found.is_dir() else _open(found, shards=True)
     try:
         yield container
     finally:
@@ -60,6 +60,16 @@ def kind_of(path: Path) -> str | None:
             return container.kind
     except BrokenFile:
         return None
+
+
+def _folder(path: Path) -> Container:
+    """A folder with a file of tensors, or one that is a tree of arrays itself."""
+    from parity.orbax.trees import OrbaxTree, is_tree
+
+    named = any(os.path.lexists(path / name) for name in CANDIDATES)
+    if not named and is_tree(path):
+        return OrbaxTree(path)
+    return _open(_file_of(path), shards=True)
 
 
 def _open(path: Path, *, shards: bool) -> Container:

@@ -7,6 +7,7 @@ the class token, or without one (`gap`) the mean of the tokens.
 from parity.formats.format import ELSEWHERE, Format, Given, inferred
 from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm
+from parity.formats.linen_names import TRAINING, in_one_row, is_tree_of_one_row
 from parity.formats.table import Rule
 from vit_spec import Header, Preprocessing, ViTConfig
 
@@ -17,11 +18,6 @@ ZOOM = (
 )
 SQUASHED = Preprocessing(crop_fraction=1.0, squash=True)
 QUERY = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
-
-
-def matches(given: Given) -> bool:
-    """Has the original's attention module in the first block."""
-    return QUERY in given.shapes
 
 
 def table(config: ViTConfig) -> list[Rule]:
@@ -70,10 +66,12 @@ FORMAT = Format(
     name="augreg",
     kind="npz",
     about="npz file of google-research/vision_transformer (ViT, AugReg)",
-    matches=matches,
+    matches=is_tree_of_one_row,
     config_from=config_from,
     table=table,
     expresses=expresses,
+    ignored=TRAINING,
+    aliases=in_one_row,
     usual=SQUASHED,
     untold=untold,
     other_sizes=ZOOM,

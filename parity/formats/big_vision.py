@@ -4,8 +4,8 @@ Source: `big_vision/models/vit.py` there. Its class token has no position of its
 ours is added to the token on the way out. Its GELU is the tanh approximation, its epsilon 1e-6.
 """
 
-import re
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from parity.formats.augreg import SQUASHED, ZOOM
 from parity.formats.format import ELSEWHERE, Format, Given, Unsaid, depth_of, fields_of
 from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm, pooling
+from parity.formats.linen_names import EMBEDDING, ROOT, TRAINING, apart, is_tree_of_big_vision
 from parity.formats.table import Rule, Sum, lines, our_shapes, stack
 from parity.rules import Arrays
 from vit_spec import Header, ViTConfig
@@ -20,7 +21,6 @@ from vit_spec.parameters import check_depth
 
 BLOCK = "params/Transformer/encoderblock_{i}"
 STACKED = "params/Transformer/encoderblock"
-TRAINING = (r"opt/.*", r"extra(/.*)?", r"(chrono|step)(/.*)?")
 UNTOLD = ("activation", "norm_eps", "image_size", "class_token_position", *ELSEWHERE)
 QUERY = "MultiHeadDotProductAttention_0/query/kernel"
 
@@ -120,20 +120,18 @@ def untold(given: Given) -> tuple[str, ...]:
     return UNTOLD if pooled else ("pool", *UNTOLD)
 
 
-def _matches(pattern: str) -> Callable[[Given], bool]:
-    return lambda given: any(re.fullmatch(pattern, name) for name in given.shapes)
-
-
 def _format(name: str, about: str, is_stacked: bool) -> Format:
-    block = STACKED if is_stacked else BLOCK.format(i=0)
     return Format(
         name=name,
         kind="npz",
         about=about,
-        matches=_matches(re.escape(f"{block}/{QUERY}")),
+        matches=partial(is_tree_of_big_vision, scanned=is_stacked),
         config_from=config_from(is_stacked),
         table=scanned if is_stacked else plain,
         ignored=TRAINING,
+        aliases=apart,
+        root=ROOT,
+        anchors=(EMBEDDING,),
         expresses=expresses,
         usual=SQUASHED,
         untold=untold,

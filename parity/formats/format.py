@@ -68,6 +68,8 @@ class Format:
     ignored: tuple[str, ...] = ()  # patterns of names that are no part of the model
     unused: Callable[[Given], tuple[str, ...]] = lambda given: ()  # patterns like those, of a file
     aliases: Callable[[Given], Mapping[str, str]] = lambda given: {}  # name in the file -> in table
+    root: str = ""  # what is in front of all names in the files of its library
+    anchors: tuple[str, ...] = ()  # names of its patch embedding in files, if not as in the table
     file: str | None = None  # of the weights, if the format is a directory
     sharded: bool = False  # whether its library reads several files and their index as well
     untold: Callable[[Given], Collection[str]] = lambda given: ELSEWHERE  # fields taken for granted
@@ -100,11 +102,12 @@ class Format:
     def places(self, given: Given) -> dict[str, str]:
         """Name in the table -> name in the file, of the tensors that the table must account for."""
         aliases, patterns = self.aliases(given), (*self.ignored, *self.unused(given))
-        return {
-            aliases.get(name, name): name
-            for name in given.shapes
-            if not any(re.fullmatch(pattern, name) for pattern in patterns)
-        }
+        found: dict[str, str] = {}
+        for name in given.shapes:
+            if not any(re.fullmatch(pattern, name) for pattern in patterns):
+                place = aliases.get(name, name)
+                found[name if place in found else place] = name  # of two one is too many
+        return found
 
 
 def unlisted(

@@ -12,6 +12,7 @@ from parity.containers.files import BrokenFile, broken
 from parity.formats.format import RESAMPLED, Format, Given, Json, Unsaid, head_and_image
 from parity.formats.table import Line, Rule, lines
 from vit_spec import Header, Preprocessing, ViTConfig, checkpoint
+from vit_spec.names import plain
 from vit_spec.published import published_preprocessing, same_tensors
 from vit_spec.strict_json import shown
 from vit_spec.variants import full_name, get, get_if_no_path
@@ -143,10 +144,15 @@ def _own(form: Format, given: Given, *, where: str) -> Header:
         raise Unsaid(f"{where}: {error}", error.told) from error
     except ValueError as error:
         raise ValueError(f"{where} ({form.name}): {error}") from error
+    except KeyError as error:
+        raise ValueError(
+            f"{where} is not of the format {form.name}: it has no {plain(error.args[0])}, which "
+            "says a size; say which format it has"
+        ) from error
     except (LookupError, ArithmeticError) as error:  # a tensor without the axis that says a size
         raise ValueError(
-            f"{where} is not of the format {form.name}: a tensor that says a size is missing or "
-            f"has other axes ({type(error).__name__}: {shown(str(error))}); say which format it has"
+            f"{where} is not of the format {form.name}: a tensor that says a size has other axes; "
+            "say which format it has"
         ) from error
 
 

@@ -30,7 +30,18 @@ from vit_spec.run_step import (
 )
 from vit_spec.strict_json import shown
 
-__all__ = ["ABOUT", "FORMAT", "SEAL", "Opened", "header_of", "is_step", "opened", "read", "write"]
+__all__ = [
+    "ABOUT",
+    "FORMAT",
+    "SEAL",
+    "Opened",
+    "header_of",
+    "is_step",
+    "is_tree",
+    "opened",
+    "read",
+    "write",
+]
 
 FORMAT = "orbax"
 ABOUT = "Orbax directory that vit_jax.load takes: weights, or a step of a run, RUN/checkpoints/STEP"
@@ -60,7 +71,7 @@ def opened(path: Path) -> Opened:
     that are not as saved; `ValueError` for other damage, and for all arrays that do not fit.
     """
     run, header = _described(path)
-    with _needed(path):
+    with needed(path):
         from parity.orbax.arrays import Arrays
 
         arrays = Arrays(path / STATE)
@@ -82,6 +93,13 @@ def opened(path: Path) -> Opened:
         read,
         [_taken(arrays.saved.part, others)] if others else [],
     )
+
+
+def is_tree(path: Path) -> bool:
+    """Whether another program wrote the folder: a tree of arrays, and no step of a run."""
+    from parity.orbax import trees
+
+    return not is_step(path) and trees.is_tree(path)
 
 
 def read(path: Path) -> tuple[Header, State]:
@@ -134,7 +152,7 @@ def _damage() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _needed(path: Path) -> Iterator[None]:
+def needed(path: Path) -> Iterator[None]:
     """Says what to install where TensorStore is not."""
     try:
         yield

@@ -17,6 +17,8 @@ FILE, ZARRAY = "_METADATA", ".zarray"
 ZSTD = {"id": "zstd", "level": 1}
 MOST_ZARRAY, MOST_SIZE = 10_000, 1 << 40
 NAME = re.compile(r"\w[\w.]{0,200}", re.ASCII)
+KEY = re.compile(r"\w[\w.+ -]{0,200}(/\w[\w.+ -]{0,200})*", re.ASCII)
+"""A key in the tree of anyone: what leads nowhere, though it is a part of a path."""
 EMPTY = ("None", "Dict", "List", "Tuple", "NamedTuple")  # leaves that hold nothing
 KINDS = {"<f2": "float16", "<f4": "float32", "<f8": "float64", "|b1": "bool"} | {
     f"{order}{sign}{size}": f"{kind}{8 * size}"
@@ -31,7 +33,7 @@ class Declared:
 
     info: Info
     chunks: tuple[int, ...]
-    packed: bool  # by Zstandard
+    packed: str  # by which program: zstd, gzip or ""
 
     @property
     def chunk_bytes(self) -> int:
@@ -52,17 +54,11 @@ class Saved:
 def read_metadata(folder: Path) -> Saved:
     """What the folder `state` says that it has. Raises `BrokenFile`."""
     path = folder / FILE
-    if not path.is_file():
-        raise broken(path, "it is not there, and names the arrays of a step")
-    with reading(path) as file:
-        if file.size > LIMIT:
-            raise file.broken(f"it has {file.size} bytes, more than the {LIMIT} allowed")
-        said = parsed(path, file.read(0, file.size), "the file")
-    if said.get("use_zarr3", False) is not False:
-        raise broken(path, "its arrays are of zarr 3, and those of a run of zarr 2")
-    leaves, parts = said.get("tree_metadata"), dict[str, list[tuple[str, ...]]]()
-    for leaf in leaves.values() if isinstance(leaves, dict) else [None]:
-        names, kind = _leaf(path, leaf)
+    leaves, in_tree = read_leaves(folder)
+    parts = dict[str, list[tuple[str, ...]]]()
+    for names, kind in leaves:
+        if not all(map(NAME.fullmatch, names)):
+            raise broken(path, f"{shown('.'.join(names))} is no leaf of the tree of a run")
         parts.setdefault(names[0], []).extend(
             [names] if len(names) > 1 or kind not in EMPTY else []
         )
@@ -73,8 +69,31 @@ def read_metadata(folder: Path) -> Saved:
         part,
         tuple(names[1] for names in parts.get(part, [])),
         tuple(sorted(name for name, names in parts.items() if name != part and names)),
-        said.get("use_ocdbt") is True,
+        in_tree,
     )
+
+
+def read_leaves(folder: Path) -> tuple[list[tuple[tuple[str, ...], Any]], bool]:
+    """The leaves of a tree of anyone: the keys on the way, and what it is; whether it is of OCDBT.
+
+    Raises `BrokenFile`.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise broken(path, "it is not there, and names the arrays of a step")
+    with reading(path) as file:
+        if file.size > LIMIT:
+            raise file.broken(f"it has {file.size} bytes, more than the {LIMIT} allowed")
+        said = parsed(path, file.read(0, file.size), "the file")
+    if said.get("use_zarr3", False) is not False:
+        raise broken(
+            path, "its arrays are of zarr 3, which is not read",
+            "restore them in JAX and save them with use_zarr3=False, or carry them by "
+            "parity.transfer",
+        )  # fmt: skip
+    leaves = said.get("tree_metadata")
+    found = leaves.values() if isinstance(leaves, dict) else [None]
+    return [_leaf(path, leaf) for leaf in found], said.get("use_ocdbt") is True
 
 
 def read_declared(file: Path, text: bytes, key: str) -> Declared:
@@ -85,7 +104,8 @@ def read_declared(file: Path, text: bytes, key: str) -> Declared:
     )
     like = zarray(None, (), packed=False)
     wrong = [n for n in ("zarr_format", "order", "filters", "fill_value") if said.get(n) != like[n]]
-    wrong += [] if packer is None or _is_zstd(packer) else ["compressor"]
+    packed = packer.get("id") if isinstance(packer, dict) else packer
+    wrong += [] if packed in (None, "zstd", "gzip") else ["compressor"]
     wrong += [] if separator in (None, ".") else ["dimension_separator"]
     wrong += [] if isinstance(kind, str) and kind in KINDS else ["dtype"]
     wrong += [name for name in ("shape", "chunks") if not _is_shape(said.get(name))]
@@ -95,7 +115,7 @@ def read_declared(file: Path, text: bytes, key: str) -> Declared:
     if len(said["shape"]) != len(said["chunks"]):
         raise broken(file, f"{key} has {said['shape']} in pieces of {said['chunks']}")
     return Declared(
-        Info.of(KINDS[said["dtype"]], said["shape"]), tuple(said["chunks"]), packer is not None
+        Info.of(KINDS[said["dtype"]], said["shape"]), tuple(said["chunks"]), packed or ""
     )
 
 
@@ -121,14 +141,10 @@ def _leaf(path: Path, leaf: Any) -> tuple[tuple[str, ...], Any]:
     value = leaf.get("value_metadata") if isinstance(leaf, dict) else None
     keys = keys if isinstance(keys, list) else []
     names = [key.get("key") if isinstance(key, dict) else None for key in keys]
-    fit = all(isinstance(name, str) and NAME.fullmatch(name) for name in names)
+    fit = all(isinstance(name, str) and KEY.fullmatch(name) for name in names)
     if not (isinstance(value, dict) and names and fit):
-        raise broken(path, f"{shown(leaf)} is no leaf of the tree of a run")
+        raise broken(path, f"{shown(leaf)} is no leaf of a tree")
     return tuple(str(name) for name in names), value.get("value_type")
-
-
-def _is_zstd(packer: Any) -> bool:
-    return isinstance(packer, dict) and packer.get("id") == "zstd"
 
 
 def _is_shape(sizes: Any) -> bool:

@@ -134,7 +134,7 @@ def test_a_node_that_asks_for_gigabytes_to_be_decoded_is_refused(step):
 def test_a_name_does_not_lead_out_of_the_folder(step):
     file = step / "state" / "_METADATA"
     file.write_text(file.read_text().replace('"pos_embed"', '"../../pos_embed"'))
-    with pytest.raises(BrokenFile, match="is no leaf of the tree of a run"):
+    with pytest.raises(BrokenFile, match="is no leaf of a tree"):
         parity.inspect(step)
 
 
