@@ -172,6 +172,8 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
                 yield f"it has files {part!r}: known are {', '.join(PARTS)} and files of tensors"
         yield from _problems(tensors, dict.fromkeys(tensors, int), "tensors")
         yield from _gap_problems(content.get("outputs"), "outputs")
+        if "change" in content:
+            yield from _change_problems(content["change"])
         return
     failures = sum(row["failures"] for row in content["levels"])
     passed = bool(content["levels"]) and not failures
@@ -189,6 +191,16 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
             yield f"arguments.{name}.kind is {kind!r}"
         elif kind != "config" and not isinstance(reference.get("name"), str):
             yield f"it lacks arguments.{name}.name"
+
+
+def _change_problems(change: Any) -> Iterator[str]:
+    """What of the fields that were changed on request is not as it is written."""
+    problems = list(_problems(change, {"fields": dict, "outputs": dict}, "change"))
+    pairs = [] if problems else change["fields"].items()
+    yield from problems
+    for name, pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2:
+            yield f"change.fields.{name} {pair!r} must be the old value and the new one"
 
 
 def _gap_problems(record: Any, where: str) -> Iterator[str]:

@@ -64,13 +64,15 @@ def tell(path: Path, choice: Choice = ANY) -> str:
     with containers.opened(path) as opened:
         given = _given(path, opened)
         found = subtree.found(given, opened.entries, _formats(given), choice)
-        formats = subtree.one(found, given, where=f"{path}").formats if found else ()
+        taken = subtree.one(found, given, where=f"{path}") if found else None
+        formats = taken.formats if taken else ()
         if len(formats) == 1:
             return formats[0]
-        if formats:
+        if taken and formats:
+            apart = unread.apart(formats, subtree.seen(given, taken))
             raise ValueError(
                 f"{path} is any of {', '.join(formats)} (its tensors are {unread.some(given)}): "
-                f"say which, such as source={formats[0]!r}"
+                f"say which, such as source={formats[0]!r}{apart}"
             )
         if reason := uncovered.reason(given):
             raise ValueError(f"{path} {reason}")

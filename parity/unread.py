@@ -1,7 +1,10 @@
 """Why a file is not read as one of the formats, and what to do."""
 
+import contextlib
+from collections.abc import Collection
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from parity.choice import Subtree
 from parity.formats import FOREIGN, Format, Given
@@ -27,6 +30,27 @@ def unknown(path: Path, given: Given, near: list[Subtree]) -> str:
         f"lists them; if one of these formats has such names, say what is before them, such as "
         f"prefix='module.': {', '.join(FOREIGN)}"
     )
+
+
+def apart(formats: Collection[str], given: Given) -> str:
+    """How the models differ that tensors alone are taken for, format by format."""
+    read: dict[str, dict[str, Any]] = {}
+    for name in formats:
+        with contextlib.suppress(ValueError, LookupError):
+            header = FOREIGN[name].config_from(given)
+            images = header.preprocessing.to_dict()
+            read[name] = header.config.to_dict() | {k: images[k] for k in ("mean", "std")}
+    if len(read) < 2:
+        return ""
+    differing = [
+        field for field in next(iter(read.values()))
+        if any(fields[field] != next(iter(read.values()))[field] for fields in read.values())
+    ]  # fmt: skip
+    texts = [
+        f"{name} has {', '.join(f'{field} {fields[field]!r}' for field in differing)}"
+        for name, fields in read.items()
+    ]
+    return f"; they differ: {'; '.join(texts)}" if differing else "; they differ in nothing"
 
 
 def some(given: Given) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from parity import changing
+
 if TYPE_CHECKING:
     from parity.verify import Verification
 
@@ -14,6 +16,8 @@ def text(verification: "Verification") -> str:
     recorded, conversion = verification.recorded, verification.now is None
     subject = recorded["target"]["path"] if conversion else recorded["subject"]
     lines = [f"{verification.path}: {recorded['kind']} of {subject}, {recorded['date']}", ""]
+    if "change" in recorded:
+        lines[1:] = [changing.text(recorded["change"]), ""]
     changes = [
         (c.what, _short(c.recorded), _short(c.now), "MISMATCH" if c.matters else "")
         for c in verification.changes

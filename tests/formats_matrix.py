@@ -127,6 +127,13 @@ recorded in the certificate, which `parity verify` understands; then the convers
 any other. In Python it is `parity.convert(..., change={"activation": "gelu_tanh"})`. Nothing
 changes unasked.
 
+## What no model of ours has
+
+What of a file is not part of the model is named, printed and recorded. A trained token of masked
+training (DINOv2's `mask_token`) is kept in `aside.safetensors` beside the weights of a directory of
+ours, which neither twin reads, and comes back in a format that has it. A target without room for it
+says so, and its certificate has `same_bits` false.
+
 ## Loading the result
 
 ```python

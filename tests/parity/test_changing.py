@@ -1,5 +1,6 @@
 """A target that differs in one field: `--change` converts on request, and says what it moves."""
 
+import json
 import re
 
 import numpy as np
@@ -77,6 +78,20 @@ def test_a_changed_conversion_that_no_longer_holds_fails(ours, tmp_path):
     tensors["norm.bias"] = tensors["norm.bias"] + 1
     checkpoint.write_tensors(file, tensors, metadata={"format": "pt"})
     assert not parity.verify(target).passed
+
+
+def test_verify_tells_what_was_changed_and_refuses_a_damaged_entry(ours, tmp_path, capsys):
+    target = parity.convert(ours, tmp_path / "x", target="timm", change={"norm_eps": 1e-6})
+    assert main(["verify", str(target)]) == 0
+    assert (
+        "changed on request: norm_eps 1e-12 to 1e-06; outputs on 8 ran" in capsys.readouterr().out
+    )
+    file = target / "parity.json"
+    record = json.loads(file.read_text())
+    record["change"]["fields"]["norm_eps"] = [1e-6]
+    file.write_text(json.dumps(record))
+    assert main(["verify", str(target)]) == 2
+    assert "change.fields.norm_eps [1e-06] must be the old value and" in capsys.readouterr().err
 
 
 def test_nothing_changes_unasked(ours, tmp_path):

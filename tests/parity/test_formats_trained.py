@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import parity
+from parity import unread
 from parity.certificate_file import read as read_certificate
 from parity.cli import main
 from parity.formats import FOREIGN, Given
@@ -95,4 +96,12 @@ def test_values_that_say_nothing_are_passed_over(tmp_path):
     parity.convert(written(tmp_path, odd), tmp_path / "y", note=notes.append)
     assert any(
         "the source does not say, and assumed as in the published deit_tiny" in n for n in notes
+    )
+
+
+def test_releases_that_tensors_do_not_tell_apart_are_told_by_what_differs():
+    given = Given(shapes=parameters(get("vit_base_patch16_224", num_classes=0)), kind="torch")
+    assert unread.apart(["mae", "dino"], given) == (
+        "; they differ: mae has pos_embed_antialias True, pos_embed_offset 0.0; "
+        "dino has pos_embed_antialias False, pos_embed_offset 0.1"
     )
