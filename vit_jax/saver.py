@@ -17,6 +17,7 @@ from vit_jax.progress import Progress
 from vit_jax.run_folder import PREEMPTED, RunFolder
 from vit_jax.training import TrainState
 from vit_spec import Header
+from vit_spec.names import printable
 
 
 class Saver:
@@ -50,7 +51,8 @@ class Saver:
         if found is None:
             return fresh, Progress(), 0
         for step, why in found.damaged.items():
-            print(f"the checkpoint of step {step:,} is damaged and moved to {DAMAGED}/: {why}")
+            text = f"the checkpoint of step {step:,} is damaged and moved to {DAMAGED}/: {why}"
+            print(printable(text))
         self._batches.set_state(found.run["data"])
         progress = Progress(**found.run["progress"])
         progress.resumes += 1
