@@ -12,8 +12,9 @@ from parity.certificate import certificate
 from parity.convert import convert, read
 from parity.findings import Cause, Diagnosis, Location
 from parity.inspection import inspect
+from parity.operations import Op, dense_general, fused, heads, permute, same, split, stacked
 from parity.report import LEVELS, Gap, Report
-from parity.rules import Names, Rule, fused, heads, permute
+from parity.rules import Names, Rule, only_jax, only_torch
 from parity.verify import Verification, verify
 from vit_spec.version import __version__
 
@@ -36,6 +37,7 @@ __all__ = [
     "Image",
     "Location",
     "Names",
+    "Op",
     "Report",
     "Rule",
     "Verification",
@@ -43,15 +45,21 @@ __all__ = [
     "check",
     "compare",
     "convert",
+    "dense_general",
     "diagnose",
     "fused",
     "heads",
     "html",
     "inspect",
+    "only_jax",
+    "only_torch",
     "permute",
     "read",
     "render",
     "render_diagnosis",
+    "same",
+    "split",
+    "stacked",
     "to_jax",
     "to_torch",
     "training_to_jax",

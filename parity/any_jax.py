@@ -4,7 +4,7 @@ Twin: `parity/any_torch.py`. Names and layout of what is measured are PyTorch's.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ from flax.core import meta
 import vit_jax.training as training
 from parity.capture import IMAGE_MODULES, Call, linen_calls, nnx_calls
 from parity.feeds import AnyBatch
-from parity.rules import Names
+from parity.partners import Partners, flat, jax_tensors
+from parity.points import Points
 from parity.sides import Measurements
 from parity.structures import Image, arguments, is_float, named, numpy, refused, replaced
 from parity.wide_sums import with_wide_sums
@@ -30,87 +31,72 @@ Form = tuple[Any, tuple[tuple[int, Any], ...]]
 """Structure of a call's arguments, and those that are no arrays, such as `train=False`."""
 
 
-def flat(tree: Any) -> dict[str, Any]:
-    """A tree of arrays by dotted name; Linen's collections, such as `params`, are not named."""
-    tree = meta.unbox(tree)
-    collections = isinstance(tree, Mapping) and "params" in tree
-    leaves: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = ".".join(
-            str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k))))
-            for k in path[collections:]
-        )
-        if not hasattr(leaf, "dtype"):
-            raise ValueError(
-                f"parameters must be arrays, but {name or 'the tree'} is of type "
-                f"{type(leaf).__name__}: keep such settings in the function "
-                f"(functools.partial(model.apply, train=False))"
-            )
-        leaves[name] = leaf
-    return leaves
-
-
 class AnyJax:
     """A model as `apply(params, *args)`, in one dtype.
 
     `model` is an NNX module, a function `(params, *inputs)` with its parameters as a pair, or a
-    function of the inputs alone.
+    function of the inputs alone. `pick` chooses from what it returns, `kwargs` go to it alone.
     """
 
     name = "jax"
 
-    def __init__(self, model: Any, dtype: str, names: Names, *, image_outputs: bool = False):
-        self.dtype, self.names, self.image_outputs = jnp.dtype(dtype), names, image_outputs
-        self.buffers: dict[str, Any] = {}
+    def __init__(
+        self,
+        model: Any,
+        dtype: str,
+        partners: Partners,
+        *,
+        image_outputs: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
+        pick: Callable[[Any], Any] | None = None,
+    ):
+        self.dtype, self.partners, self.image_outputs = jnp.dtype(dtype), partners, image_outputs
+        self.kwargs = replaced(kwargs or {}, self._leaf)
+        self.pick = pick or (lambda output: output)
+        self.points = Points(partners)
+        self.unplaced: tuple[str, ...] = ()  # modules of the last pass without a partner
         self.module: Any = None
         self.variables: Any = None  # Linen's, to call its modules again
         if isinstance(model, nnx.Module):
-            self.module = cast(model, self.dtype)
+            self.module = model = cast(model, self.dtype)
             self.module.eval()
             structure, params, rest = nnx.split(self.module, nnx.Param, ...)
-            self.params: Params = {
-                ".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(params)
-            }
-            self.buffers = {
-                ".".join(map(str, path)): v[...]
-                for path, v in nnx.to_flat_state(rest)
-                if isinstance(v, nnx.BatchStat)
-            }
+            order = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(params)]
 
             def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
-                leaves = [(undotted(name), nnx.Param(value)) for name, value in params.items()]
+                leaves = [(undotted(name), nnx.Param(params[name])) for name in order]
                 return nnx.merge(structure, nnx.from_flat_state(leaves), rest)(*args, **kwargs)
 
         elif isinstance(model, tuple):
             function, tree = model
             flat(tree)  # raises unless all leaves are arrays
             tree = jax.tree.map(self._leaf, meta.unbox(tree))
+            model = (function, tree)
             linen = isinstance(tree, Mapping) and "params" in tree
             params = tree["params"] if linen else tree
             rest = {kind: part for kind, part in tree.items() if kind != "params"} if linen else {}
-            self.params, self.buffers = flat(params), flat(rest.get("batch_stats", {}))
             self.variables = {**rest, "params": params}
-            structure = jax.tree.structure(params)
+            structure, order = jax.tree.structure(params), list(flat(params))
 
             def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
-                filled = jax.tree.unflatten(structure, list(params.values()))
+                filled = jax.tree.unflatten(structure, [params[name] for name in order])
                 return function({**rest, "params": filled} if linen else filled, *args, **kwargs)
 
         else:
-            self.params = {}
 
             def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
                 return model(*args, **kwargs)
 
+        params, *buffers = jax_tensors(model)
         self.apply = apply
-        self.order = list(self.params)
+        self.params: Params = {n: p for n, p in params.items() if n not in partners.only_jax}
+        self.fixed: Params = {n: p for n, p in params.items() if n in partners.only_jax}
+        self.buffers = {n: b for part in buffers for n, b in part.items() if n in partners.ranks}
         self._forward = jax.jit(self._run, static_argnums=0)
 
     def state(self) -> State:
         """Parameters and batch statistics in PyTorch's names and layout."""
-        return self.names.to_torch(
-            {name: np.asarray(value) for name, value in {**self.params, **self.buffers}.items()}
-        )
+        return self._in_torch_layout({**self.params, **self.buffers})
 
     def outputs(self, given: Any) -> Measurements:
         """Every output by its place in the structure."""
@@ -124,10 +110,12 @@ class AnyJax:
 
     def layers(self, given: Any) -> Measurements:
         """The output of every module that was called, under PyTorch's path, as they finished."""
-        for call in self.calls(given):
-            for name, value in named(call.output, self.names.point(call.path) or "output"):
-                array = numpy(value)
-                images = array.ndim == 4 and call.kind.startswith(IMAGE_MODULES)
+        calls = self.calls(given)
+        self.unplaced = tuple(c.path for c in calls if self.points.place(c.path) is None)
+        for point in self.points.placed(calls):
+            for name, value in named(point.call.output, point.path or "output"):
+                array = point.output(value)
+                images = array.ndim == 4 and point.call.kind.startswith(IMAGE_MODULES)
                 yield name, np.moveaxis(array, -1, 1) if images else array
 
     def gradients(self, given: Any, cotangent: Mapping[str, np.ndarray]) -> Measurements:
@@ -158,7 +146,7 @@ class AnyJax:
 
     def train(self, config: OptimConfig, batches: Iterable[AnyBatch]) -> Iterator[Measurements]:
         """One stream a step: loss, gradient norm, rate, parameters, moments and average."""
-        theirs = self.names.torch_names({n: p.ndim for n, p in self.params.items()})
+        theirs = self.partners.names.torch_names(self.partners.ranks)
         ranks = {name: p.ndim for name, p in self._in_torch_layout(self.params).items()}
         optimizer = training.make_optimizer(
             config,  # PyTorch's rank: Linen's biases of attention are matrices (heads, channels)
@@ -198,12 +186,13 @@ class AnyJax:
     def calls(self, given: Any) -> list[Call]:
         """Every module call of one forward pass, in JAX's paths."""
         args, kwargs = self._arguments(given)
+        kwargs |= self.kwargs
         if self.module is not None:
             with nnx_calls(self.module) as calls:
                 self.module(*args, **kwargs)
             return calls
         with linen_calls() as calls:
-            output = self.apply(self.params, *args, **kwargs)
+            output = self.apply({**self.fixed, **self.params}, *args, **kwargs)
         if not any(call.path == "" for call in calls):
             calls.append(Call("", None, args, kwargs, output))
         return calls
@@ -218,7 +207,7 @@ class AnyJax:
                 yield f"{kind} {name}", value
 
     def _in_torch_layout(self, tree: Mapping[str, Any]) -> State:
-        return self.names.to_torch({name: np.asarray(tree[name]) for name in self.order})
+        return self.partners.names.to_torch({n: np.asarray(value) for n, value in tree.items()})
 
     def _run(self, form: Form, params: Params, arrays: Any) -> dict[str, Any]:
         """Outputs by name, in PyTorch's layout."""
@@ -227,8 +216,8 @@ class AnyJax:
         for place, constant in constants:
             leaves.insert(place, constant)
         args, kwargs = jax.tree.unflatten(structure, leaves)
-        ordered = {name: params[name] for name in self.order}
-        outputs = dict(named(self.apply(ordered, *args, **kwargs), "output"))
+        output = self.apply({**self.fixed, **params}, *args, **{**kwargs, **self.kwargs})
+        outputs = dict(named(self.pick(output), "output"))
         return {
             name: jnp.moveaxis(value, -1, 1) if self.image_outputs and value.ndim == 4 else value
             for name, value in outputs.items()

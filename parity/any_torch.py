@@ -1,7 +1,7 @@
 """Any PyTorch model as a side of a check: a module, or a function. Twin: `parity/any_jax.py`."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import vit_torch.training as training
 from parity.capture import Call, torch_calls
 from parity.feeds import AnyBatch
+from parity.partners import torch_tensors
 from parity.row_sums import ExactRowSums
 from parity.sides import Measurements, in_dtype, train_measurements
 from parity.structures import Image, arguments, is_float, named, numpy, refused, replaced
@@ -21,26 +22,45 @@ from vit_torch.losses import loss_fn
 
 
 class AnyTorch:
-    """A `torch.nn.Module` in evaluation mode, or a function of tensors, in one dtype."""
+    """A `torch.nn.Module` in evaluation mode, or a function of tensors, in one dtype.
+
+    `left_out` are tensors that JAX lacks on purpose, `kwargs` go to this model alone, and `pick`
+    chooses from what it returns.
+    """
 
     name = "torch"
 
-    def __init__(self, model: Any, dtype: str):
+    def __init__(
+        self,
+        model: Any,
+        dtype: str,
+        *,
+        left_out: Collection[str] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        pick: Callable[[Any], Any] | None = None,
+    ):
+        self.kwargs, self.pick = kwargs or {}, pick or (lambda output: output)
+        self.left_out = left_out
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.model: Any = model
         self.sums = ExactRowSums()
         self.device = torch.device("cpu")
         if isinstance(model, nn.Module):
             self.model = in_dtype(model, self.dtype)
+            for name, parameter in self.model.named_parameters():  # what is frozen is one's choice
+                parameter.requires_grad_(name not in left_out and is_float(parameter))
             self.device = next((p.device for p in self.model.parameters()), self.device)
 
     def state(self) -> State:
         """Parameters and saved buffers of floating type by name."""
-        return {name: to_numpy(t) for name, t in self._tensors().items()}
+        tensors = torch_tensors(self.model)[0]
+        return {name: to_numpy(t) for name, t in tensors.items() if name not in self.left_out}
 
     def parameters(self) -> dict[str, Tensor]:
         """What is trained, by name."""
-        return dict(self.model.named_parameters()) if isinstance(self.model, nn.Module) else {}
+        if not isinstance(self.model, nn.Module):
+            return {}
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def outputs(self, given: Any) -> Measurements:
@@ -50,7 +70,7 @@ class AnyTorch:
             output = self.model(*args, **kwargs)
         except (RuntimeError, TypeError, ValueError) as error:
             raise refused("PyTorch", given, error) from error
-        for name, value in named(output, "output"):
+        for name, value in self._named(output).items():
             yield name, numpy(value)
 
     def layers(self, given: Any) -> Measurements:
@@ -72,7 +92,7 @@ class AnyTorch:
             return leaves[-1].requires_grad_().clone()  # the model may work in place
 
         args, kwargs = arguments(replaced(given, leaf))
-        outputs = dict(named(self.model(*args, **kwargs), "output"))
+        outputs = self._named(self.model(*args, **{**kwargs, **self._own()}))
         pulled = {
             name: to_tensor(pull).to(self.device, outputs[name].dtype)
             for name, pull in cotangent.items()
@@ -108,13 +128,14 @@ class AnyTorch:
                 group["lr"] = learning_rate(config, step)
             optimizer.zero_grad(set_to_none=False)
             args, kwargs = self._arguments(batch.inputs)
-            outputs = dict(named(model(*args, **kwargs), "output"))
+            outputs = self._named(model(*args, **kwargs))
             targets = {name: to_tensor(t).to(self.device) for name, t in batch.targets.items()}
             value = loss(outputs, targets, config)
             with self.sums:
                 value.backward()
             grads = []
-            for parameter in model.parameters():  # Optax updates what got no gradient as well
+            trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+            for parameter in trained.values():  # Optax updates what got no gradient as well
                 parameter.grad = (
                     torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 )
@@ -128,8 +149,8 @@ class AnyTorch:
                 "lr": torch.tensor(learning_rate(config, step), dtype=torch.float64),
             }
             first, second = training.moments(model, optimizer)
-            params = dict(model.named_parameters())
-            trees = {"param": params, "m": first, "v": second, "ema": ema or {}}
+            average = {n: a for n, a in (ema or {}).items() if n in trained}
+            trees = {"param": trained, "m": first, "v": second, "ema": average}
             yield train_measurements(metrics, trees)
 
     def calls(self, given: Any) -> list[Call]:
@@ -142,15 +163,15 @@ class AnyTorch:
                 return calls
             return [Call("", None, args, kwargs, self.model(*args, **kwargs))]
 
-    def _tensors(self) -> dict[str, Tensor]:
-        if not isinstance(self.model, nn.Module):
-            return {}
-        saved = self.model.state_dict()  # without the buffers that are computed anew
-        buffers = {n: b for n, b in self.model.named_buffers() if n in saved and is_float(b)}
-        return {**self.parameters(), **buffers}
+    def _named(self, output: Any) -> dict[str, Any]:
+        return dict(named(self.pick(output), "output"))
+
+    def _own(self) -> dict[str, Any]:
+        return replaced(self.kwargs, self._leaf)
 
     def _arguments(self, given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return arguments(replaced(given, self._leaf))
+        args, kwargs = arguments(replaced(given, self._leaf))
+        return args, {**kwargs, **self._own()}
 
     def _leaf(self, value: Any) -> Tensor:
         array = value.array if isinstance(value, Image) else value

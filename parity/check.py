@@ -3,9 +3,11 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from parity.diagnosis.diagnose import explain_pair
 from parity.diagnosis.finite import overflow
@@ -13,12 +15,12 @@ from parity.environment import environment, models, now
 from parity.findings import Diagnosis
 from parity.gaps import over_steps, practice, proof, same_bits
 from parity.memory import peak_bytes
-from parity.pair import Pair, Prepares, make_pair
+from parity.pair import Pair, Pick, Prepares, make_pair
 from parity.precision import exact
 from parity.report import LEVELS, Gap, Report
 from parity.rules import Rule
 from parity.sides import Measurements
-from parity.structures import is_float
+from parity.structures import check_structures, is_float
 from parity.wide_sums import HALVES, NOTE
 from vit_spec import OptimConfig
 from vit_spec.names import unknown_name
@@ -45,6 +47,10 @@ def check(
     inputs: Any = None,
     rules: Iterable[Rule] = (),
     image_outputs: bool = False,
+    jax_kwargs: Mapping[str, Any] | None = None,
+    torch_kwargs: Mapping[str, Any] | None = None,
+    jax_output: Pick | None = None,
+    torch_output: Pick | None = None,
     preprocess: Prepares | None = None,
     training: tuple[Any, Any] | None = None,
     optim: OptimConfig | None = None,
@@ -72,6 +78,10 @@ def check(
             (b, H, W, c) that PyTorch takes as (b, c, H, W).
         rules: of such models, where names do not mirror (`parity.Rule`).
         image_outputs: outputs of rank 4 of such models are images, too.
+        jax_kwargs, torch_kwargs: keywords that only one of such models takes, such as
+            `{"deterministic": True}`; arrays in NumPy.
+        jax_output, torch_output: where such models return other structures, functions that pick
+            what is compared, such as `lambda output: output.logits`.
         preprocess: the preprocessing of either side, JAX's first, None for none: functions of
             8-bit images (b, H, W, c), float64, that return what the model takes.
         optim: the optimizer of the levels `optimizer` and `training`, which decides how long its
@@ -82,22 +92,29 @@ def check(
         progress: called with a line of text before each level.
 
     Raises:
-        ValueError: unknown level or dtype, or models that cannot be a pair.
+        ValueError: unknown level or dtype, rules that match nothing, or models that cannot be a
+            pair or return other structures.
     """
-    dtypes = _checked(level, dtype, batch_size, steps)
-    others = {"inputs": inputs, "rules": rules, "image_outputs": image_outputs}
-    given = models(model, twin, **others, preprocess=preprocess, training=training, optim=optim)
+    dtypes, rules = _checked(level, dtype, batch_size, steps), tuple(rules)
+    others = {
+        "rules": rules,
+        "image_outputs": image_outputs,
+        "jax_kwargs": jax_kwargs,
+        "torch_kwargs": torch_kwargs,
+        "jax_output": jax_output,
+        "torch_output": torch_output,
+        "preprocess": preprocess,
+        "training": training,
+    }
+    given = models(model, twin, inputs=inputs, **others, optim=optim)
     with exact():
         pair = make_pair(
             model,
             twin,
             given=inputs,
-            rules=rules,
-            image_outputs=image_outputs,
             batch_size=batch_size,
             seed=seed,
-            preprocess=preprocess,
-            training=training,
+            **others,
         )
         report = check_pair(
             pair,
@@ -179,6 +196,7 @@ class _Run:
         self.updates: Iterator[list[Gap]] = iter(())
         self.first_updates: list[list[Gap]] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.unlike: list[str] = []  # outputs of other shapes, which nothing can be pulled through
 
     def gaps(self, levels: tuple[str, ...], dtypes: tuple[str, ...]) -> Iterator[Gap]:
         """The gaps of all levels, `weights` once and the others for each dtype."""
@@ -190,11 +208,17 @@ class _Run:
             for level in levels[1:]:
                 if level in ("optimizer", "training") and dtype not in TRAINABLE:
                     continue
+                if self.unlike and level not in ("outputs", "layers"):
+                    continue
                 self.progress(f"{level} in {dtype}")
                 yield from getattr(self, f"_{level}")(dtype, sides)
             self.notes += sides[1].sums.notes
             if "gradients" in levels and dtype in HALVES:
                 self.notes.append(NOTE.format(dtype=dtype))
+        if self.unlike:
+            self.notes.append(
+                f"outputs have other shapes, {self.unlike[0]}: nothing beyond layers is compared"
+            )
 
     def _compare(
         self,
@@ -219,11 +243,19 @@ class _Run:
 
     def _outputs(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         for label, given in self.feed.sets(dtype).items():
-            streams = [side.outputs(given) for side in sides]
-            streams[1] = self._shaped(streams[1])
+            seen: list[dict[str, np.ndarray]] = [{} for _ in sides]
+            streams = [_kept(s.outputs(given), kept) for s, kept in zip(sides, seen, strict=True)]
             yield from self._compare("outputs", dtype, streams, label)
+            ours, theirs, *_ = seen
+            check_structures(ours, theirs)
+            self.shapes |= {n: value.shape for n, value in theirs.items() if is_float(value)}
             if not self.shapes:
                 raise ValueError("there is no output to compare: neither model returned an array")
+            self.unlike += [
+                f"{name} (JAX {value.shape}, PyTorch {theirs[name].shape})"
+                for name, value in ours.items()
+                if value.shape != theirs[name].shape
+            ]
 
     def _layers(self, dtype: str, sides: list[Any]) -> Iterator[Gap]:
         for label, given in self.feed.sets(dtype).items():
@@ -256,13 +288,6 @@ class _Run:
             measured = [*recorded, *streams[2:]]
             yield list(self._compare("training", dtype, measured, terms=_terms(sides)))
 
-    def _shaped(self, stream: Measurements) -> Measurements:
-        """The stream of outputs, whose shapes are kept for what follows."""
-        for name, value in stream:
-            if is_float(value):
-                self.shapes[name] = value.shape
-            yield name, value
-
 
 def optim_config(steps: int) -> OptimConfig:
     """The optimizer of the levels `optimizer` and `training`: everything in it is switched on."""
@@ -281,6 +306,12 @@ def optim_config(steps: int) -> OptimConfig:
 def _terms(sides: list[Any]) -> Callable[[], int]:
     """How many numbers the longest sum over rows had in PyTorch's backward passes so far."""
     return lambda: sides[1].sums.terms
+
+
+def _kept(stream: Measurements, values: dict[str, np.ndarray]) -> Measurements:
+    for name, value in stream:
+        values[name] = value
+        yield name, value
 
 
 def _labelled(stream: Measurements, label: str) -> Measurements:

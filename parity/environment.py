@@ -61,7 +61,7 @@ def models(model: Any, twin: Any, **others: Any) -> dict[str, Any]:
     return {
         "model": _reference(model),
         "against": None if twin is None else _reference(twin),
-        "others": [name for name, value in others.items() if _is_used(value)],
+        "others": [name for name, value in others.items() if is_used(value)],
     }
 
 
@@ -70,7 +70,8 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _is_used(value: Any) -> bool:
+def is_used(value: Any) -> bool:
+    """Whether an argument differs from its default: None, False or empty."""
     return not (value is None or value is False or (isinstance(value, tuple | list) and not value))
 
 

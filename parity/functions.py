@@ -1,12 +1,12 @@
 """`compare` and `diagnose`: two functions compared, two models explained."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from parity.check import DTYPES, check_pair
 from parity.diagnosis.diagnose import explain_pair
 from parity.findings import Diagnosis
-from parity.pair import AnyPair, make_pair
+from parity.pair import AnyPair, Pick, make_pair
 from parity.precision import exact
 from parity.report import LEVELS, Report
 from vit_spec.names import unknown_name
@@ -19,6 +19,10 @@ def compare(
     *,
     dtype: str | Iterable[str] = "float64",
     image_outputs: bool = False,
+    jax_kwargs: Mapping[str, Any] | None = None,
+    torch_kwargs: Mapping[str, Any] | None = None,
+    jax_output: Pick | None = None,
+    torch_output: Pick | None = None,
     depth: int = 1,
     seed: int = 0,
     explain: bool = True,
@@ -32,6 +36,9 @@ def compare(
             `parity.Image(array)` marks images (b, H, W, c) that PyTorch takes as (b, c, H, W).
         dtype: one or several, as in `parity.check`; arrays inside the functions are theirs.
         image_outputs: outputs of rank 4 are images, too.
+        jax_kwargs, torch_kwargs: keywords that only one of them takes; arrays in NumPy.
+        jax_output, torch_output: where they return other structures, functions that pick what is
+            compared, such as `lambda output: output[0]`.
         depth: layers one after another, for the tolerance.
         seed: of the random gradient of the outputs.
         explain: where they differ, look for the cause.
@@ -42,7 +49,16 @@ def compare(
         raise ValueError("; ".join(unknown))
     with exact():
         pair = AnyPair(
-            jax_fn, torch_fn, inputs, image_outputs=image_outputs, depth=depth, seed=seed
+            jax_fn,
+            torch_fn,
+            inputs,
+            image_outputs=image_outputs,
+            jax_kwargs=jax_kwargs,
+            torch_kwargs=torch_kwargs,
+            jax_output=jax_output,
+            torch_output=torch_output,
+            depth=depth,
+            seed=seed,
         )
         return check_pair(pair, level="gradients", dtypes=dtypes, explain=explain)
 

@@ -1,7 +1,7 @@
 """Two models to compare: this project's twins, or any JAX model and any PyTorch model."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,20 +13,24 @@ import vit_torch
 from parity import running_state
 from parity.any_jax import AnyJax
 from parity.any_torch import AnyTorch
+from parity.environment import is_used
 from parity.feeds import AnyFeed, TwinFeed
 from parity.null_gradients import beside_weights, explained, joined, null_biases, told
-from parity.rules import Names, Rule
+from parity.partners import Partners, some
+from parity.points import Points
+from parity.rules import Rule
 from parity.sides import JaxSide, Measurements, Prepare, TorchSide
 from parity.structures import is_float
 from parity.subjects import difference, resolve_twins
 from parity.twins import weights
 from vit_spec import count_parameters
 from vit_spec.layout import State, to_jax_layout, to_torch_layout, torch_name
-from vit_spec.names import unknown_name
 from vit_spec.parameters import parameters
 
 Model = vit_jax.ViT | vit_torch.ViT
 Prepares = tuple[Prepare | None, Prepare | None]
+Pick = Callable[[Any], Any]
+"""What a model returns to what is compared of it."""
 
 
 class Pair(Protocol):
@@ -130,42 +134,37 @@ class AnyPair:
         image_outputs: bool = False,
         seed: int = 0,
         depth: int | None = None,
+        jax_kwargs: Mapping[str, Any] | None = None,
+        torch_kwargs: Mapping[str, Any] | None = None,
+        jax_output: Pick | None = None,
+        torch_output: Pick | None = None,
     ):
-        self.jax_model, self.torch_model, self.names = jax_model, torch_model, Names(rules)
+        self.jax_model, self.torch_model = jax_model, torch_model
+        self.jax_options = {"kwargs": jax_kwargs, "pick": jax_output}
         self.image_outputs = image_outputs
+        self.torch_options = {"kwargs": torch_kwargs, "pick": torch_output}
+        self.partners = Partners(rules, jax_model, torch_model)
+        self.points = Points(self.partners)
         self.feed = AnyFeed(given, seed)
-        self._alone: tuple[str, ...] = ()
+        self._seen: tuple[str, ...] = ()  # notes on the measuring points of the last pass
         self._running: tuple[str, ...] = ()  # notes on running statistics
-        self._unpaired: tuple[str, ...] = ()
         self.subject = f"{_called(jax_model)} and {_called(torch_model)}"
-        own = AnyTorch(torch_model, "float64").parameters()
+        own = self._torch("float64").parameters()
         self.parameters = sum(p.numel() for p in own.values())
         self.depth = depth or _depth(own)
 
     def states(self) -> tuple[State, State, State]:
-        ours, theirs = self._jax("float64"), AnyTorch(self.torch_model, "float64")
-        ranks = {name: np.ndim(value) for name, value in {**ours.params, **ours.buffers}.items()}
-        unused = self.names.unused(ranks)
-        if unused and ranks:
-            some = ", ".join(list(ranks)[:5])
-            raise ValueError(f"{unused[0]} matches no JAX name; they look like {some}")
-        state, carried = theirs.state(), ours.state()
-        self._check_targets(ranks, state)
-        firsts = {name: theirs[0] for name, theirs in self.names.torch_names(ranks).items()}
-        alone = [name for name, first in firsts.items() if first not in state]
-        strangers = [name for name in state if name not in carried]
-        if alone and strangers:
-            self._unpaired = (
-                f"names without a partner: {_some(alone)} in JAX, {_some(strangers)} in PyTorch; "
-                f'rules pair them, such as parity.Rule("{alone[0]}", "its name in PyTorch")',
-            )
+        names, ranks = self.partners.names, self.partners.ranks
+        ours = self._jax("float64")
+        state, carried = self._torch("float64").state(), ours.state()
+        state |= {n: state[first] for n, first in self.partners.twice.items() if first in state}
         try:
-            through = self.names.to_jax(state, ranks)
+            through = names.to_jax(state, ranks)
         except KeyError:  # names that one side lacks are reported one by one
             return carried, state, state
+        back = names.to_torch(through)
         shapes = {n: np.shape(v) for n, v in {**ours.params, **ours.buffers}.items()}
-        back = self.names.to_torch(through)
-        for name, first in firsts.items():
+        for name, (first, *_) in names.torch_names(ranks).items():
             if carried[first].shape == state[first].shape and through[name].shape != shapes[name]:
                 raise ValueError(
                     f"{name} has shape {shapes[name]}, and {through[name].shape} when it comes "
@@ -174,40 +173,41 @@ class AnyPair:
                 )
         return carried, state, {**state, **back}
 
-    def _check_targets(self, ranks: dict[str, int], state: State) -> None:
-        """Raises `ValueError` if a rule leads to a name that PyTorch's model does not have."""
-        for ours, theirs, _ in self.names.groups(ranks):
-            for name in theirs:
-                if name not in state:
-                    unknown = unknown_name("PyTorch name", name, state)
-                    raise ValueError(f"a rule takes {ours[0]} to an {unknown}")
-
     def sides(self, dtype: str) -> list[Any]:
-        torch = AnyTorch(self.torch_model, dtype)
+        torch = self._torch(dtype)
         sides = [self._jax(dtype), torch]
-        return sides if dtype == "float64" else [*sides, AnyTorch(torch.model, "float64")]
+        return sides if dtype == "float64" else [*sides, self._torch("float64", torch.model)]
 
     def layers(self, sides: list[Any], given: Any) -> list[Measurements]:
-        """Points of both sides, JAX's images channels-first where PyTorch's shape says so."""
+        """Points of both sides, JAX's images channels-first where PyTorch's shape says so, without
+        those that are on one side only or have other shapes there, of which the notes tell."""
         ours, *theirs = (list(side.layers(given)) for side in sides)
         shapes = {name: value.shape for name, value in theirs[0]}
+        whole = {name for name, _ in ours}
 
-        def fitted(name: str, value: np.ndarray) -> np.ndarray:
+        def fitted(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+            names = (name, f"{name}.0", name.removesuffix(".0"))  # the first of several outputs
+            name = next((n for n in names if n in shapes and (n == name or n not in whole)), name)
             moved = np.moveaxis(value, -1, 1) if value.ndim == 4 else value
-            return moved if value.shape != shapes.get(name) == moved.shape else value
+            return name, moved if value.shape != shapes.get(name) == moved.shape else value
 
+        ours = [fitted(name, value) for name, value in ours]
+        unlike = {n: v.shape for n, v in ours if n in shapes and v.shape != shapes[n]}
+        if "output" in unlike:  # that of the models is compared all the same
+            unlike.pop("output")
         names = {name for name, _ in ours}
-        shared = names & shapes.keys()
-        alone = sorted((names | shapes.keys()) - shared)
-        self._alone = (
-            (
+        shared = (names & shapes.keys()) - unlike.keys()
+        alone = sorted((names | shapes.keys() | {*sides[0].unplaced}) - shared - unlike.keys())
+        self._seen = ()
+        if alone and self.parameters:
+            self._seen += (
                 f"{len(shared)} measuring points are compared; {len(alone)} are on one side only, "
                 f"such as {', '.join(alone[:3])}: a Rule between modules pairs them",
             )
-            if alone and self.parameters
-            else ()
-        )
-        streams = [[(n, fitted(n, v)) for n, v in ours], *theirs]
+        if unlike:
+            texts = [f"{n} (JAX {s}, PyTorch {shapes[n]})" for n, s in unlike.items()]
+            self._seen += (f"measuring points left out, for their shapes differ: {some(texts)}",)
+        streams = [ours, *theirs]
         return [iter([p for p in stream if p[0] in shared]) for stream in streams]
 
     def running(self, sides: list[Any], given: Any) -> list[Measurements]:
@@ -219,18 +219,36 @@ class AnyPair:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*self._unpaired, *told(self._without_gradient), *self._alone, *self._running)
+        alone = self.partners.alone()
+        return (
+            *((alone,) if alone else ()),
+            *self.partners.notes(),
+            *told(self._without_gradient),
+            *self._seen,
+            *self._running,
+        )
 
     @functools.cached_property
     def _without_gradient(self) -> frozenset[str]:
         """Modules whose bias has no gradient in exact arithmetic, seen on PyTorch's side."""
-        torch = AnyTorch(self.torch_model, "float64")
+        torch = self._torch("float64")
         given = self.feed.sets("float64")[""]
         shapes = {name: a.shape for name, a in torch.outputs(given) if is_float(a)}
         return null_biases(torch.gradients(given, self.feed.cotangent(shapes, "float64")))
 
     def _jax(self, dtype: str) -> AnyJax:
-        return AnyJax(self.jax_model, dtype, self.names, image_outputs=self.image_outputs)
+        return AnyJax(
+            self.jax_model,
+            dtype,
+            self.partners,
+            image_outputs=self.image_outputs,
+            **self.jax_options,
+        )
+
+    def _torch(self, dtype: str, model: Any = None) -> AnyTorch:
+        model = self.torch_model if model is None else model
+        left_out = self.partners.only_torch
+        return AnyTorch(model, dtype, left_out=left_out, **self.torch_options)
 
 
 def make_pair(
@@ -239,13 +257,16 @@ def make_pair(
     *,
     given: Any = None,
     rules: Iterable[Rule] = (),
-    image_outputs: bool = False,
     batch_size: int = 3,
     seed: int = 0,
     preprocess: Prepares | None = None,
     training: tuple[Any, Any] | None = None,
+    **others: Any,
 ) -> Pair:
-    """The pair that `check` was given. Raises `ValueError` if it is none."""
+    """The pair that `check` was given; `others` as `AnyPair` takes them.
+
+    Raises `ValueError` if it is none.
+    """
     if _is_foreign(model) or _is_foreign(twin):
         if preprocess or training:
             raise ValueError(
@@ -257,11 +278,13 @@ def make_pair(
         if twin is None or given is None:
             lacking = "a PyTorch model to compare with" if twin is None else "inputs="
             raise ValueError(f"{_called(model)} is not one of this project's twins: give {lacking}")
-        return AnyPair(model, twin, given, rules=rules, image_outputs=image_outputs, seed=seed)
-    if given is not None or rules:
+        return AnyPair(model, twin, given, rules=rules, seed=seed, **others)
+    others_too = {"inputs": given, "rules": tuple(rules), **others}
+    used = [f"{name}=" for name, value in others_too.items() if is_used(value)]
+    if used:
         raise ValueError(
-            "inputs= and rules= are for models that are not this project's twins, whose inputs "
-            "follow from the config"
+            f"{', '.join(used)} is for models that are not this project's twins, whose inputs "
+            f"follow from the config"
         )
     ours, theirs, subject = resolve_twins(model, twin, seed)
     return TwinPair(
@@ -273,11 +296,6 @@ def make_pair(
         preprocess=preprocess,
         training=training,
     )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _is_torch(model: Any) -> bool:

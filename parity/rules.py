@@ -1,189 +1,219 @@
 """Which JAX parameter is which PyTorch parameter, where the law of mirrored names does not say it.
 
-A table of rules is read both ways. Every operation carries its inverse, and all of them are
-permutations of values, so gradients and moments cross by the same table as parameters.
-
-Shapes: i inputs, o outputs, h heads of k channels.
+A table of rules is read both ways; `parity.operations` has what is done to the arrays.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from parity.operations import Arrays, Op, PartOp, resolved, same
 from vit_spec.layout import State, torch_name
-
-Arrays = tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True)
-class Op:
-    """Arrays of the JAX side to arrays of the PyTorch side, and back."""
-
-    to_torch: Callable[[Arrays], Arrays]
-    to_jax: Callable[[Arrays], Arrays]
-
-
-def permute(*axes: int) -> Op:
-    """PyTorch's axes, as indices of JAX's: `permute(1, 0)` transposes."""
-    inverse = tuple(int(a) for a in np.argsort(axes))
-    return Op(
-        lambda arrays: tuple(a.transpose(axes) for a in arrays),
-        lambda arrays: tuple(a.transpose(inverse) for a in arrays),
-    )
-
-
-same = Op(lambda arrays: arrays, lambda arrays: arrays)
-"""The same layout on both sides."""
-
-
-def heads(num_heads: int, *, output: bool = False) -> Op:
-    """Linen's `DenseGeneral` of attention: kernel (i, h, k) or bias (h, k) to (h k, i) or (h k,).
-
-    With `output=True` the kernel (h, k, o) of the projection after attention, to (o, h k).
-    """
-
-    def to_torch(array: np.ndarray) -> np.ndarray:
-        if output:
-            return array.reshape(-1, array.shape[-1]).T
-        return array.reshape(*array.shape[:-2], -1).T
-
-    def to_jax(array: np.ndarray) -> np.ndarray:
-        if output:
-            return array.T.reshape(num_heads, -1, array.shape[0])
-        return array.T.reshape(*array.shape[1:], num_heads, -1)
-
-    return Op(
-        lambda arrays: tuple(map(to_torch, arrays)), lambda arrays: tuple(map(to_jax, arrays))
-    )
-
-
-def fused(part: Op, count: int = 3) -> Op:
-    """`count` JAX arrays, each carried by `part`, to one PyTorch array, row after row."""
-    return Op(
-        lambda arrays: (np.concatenate(part.to_torch(arrays), axis=0),),
-        lambda arrays: part.to_jax(tuple(np.split(arrays[0], count, axis=0))),
-    )
 
 
 @dataclass(frozen=True)
 class Rule:
     """One line of a table: names of the JAX side, names of the PyTorch side.
 
-    `{i}` stands for a number, any other `{word}` for one part of a dotted name; both sides use the
-    same ones. Paths of Linen parameters are written with dots. `op` None: the law of
-    `vit_spec.layout` by the JAX leaf's name. A rule between modules names a measuring point.
+    A name is that of a parameter, or of a module, which covers everything below it:
+    `Rule("blocks", "layers")`. The empty name is the whole model: `Rule("", "model")` takes off
+    PyTorch's prefix. Of several rules that fit a name the one with the longest fitting part counts,
+    and of equals the first. `{i}` stands for a number, any other `{word}` for one part of a dotted
+    name; both sides use the same ones. Paths of Linen parameters are written with dots. `op` None:
+    the law of `vit_spec.layout` by the JAX leaf's name. A rule between modules also says that their
+    outputs are to be compared.
     """
 
     jax: str | tuple[str, ...]
     torch: str | tuple[str, ...]
-    op: Op | None = None
+    op: Op | PartOp | None = None
+
+
+def only_jax(name: str) -> Rule:
+    """A rule: PyTorch has no such parameter, or nothing of that module, on purpose.
+
+    It is not compared and keeps its value, in training as well. Placeholders as in `Rule`.
+    """
+    return Rule(name, ())
+
+
+def only_torch(name: str) -> Rule:
+    """A rule: JAX has no such parameter or buffer, or nothing of that module, on purpose.
+
+    It is not compared and keeps its value, in training as well. Placeholders as in `Rule`.
+    """
+    return Rule((), name)
+
+
+class Group(NamedTuple):
+    """JAX names and the PyTorch names that hold the same values."""
+
+    jax: tuple[str, ...]
+    torch: tuple[str, ...]  # () if only JAX has them
+    op: Op
+    rule: Rule | None = None  # None: the law
+    rest: str = ""  # of the names, below a rule between modules
 
 
 class Names:
     """A table of rules, with the law for every name that no rule matches."""
 
-    def __init__(self, rules: Iterable[Rule] = ()):
+    def __init__(
+        self,
+        rules: Iterable[Rule] = (),
+        known: Collection[str] = (),
+        aliases: Mapping[str, str] | None = None,
+    ):
         self.rules = tuple(rules)
+        self.known = known  # names of PyTorch: one that it has and the law would change is kept
+        self.aliases = aliases or {}  # other names of PyTorch's tensors
         for rule in self.rules:
             _check(rule)
 
-    def groups(self, jax: Iterable[str]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], Op]]:
-        """JAX names, their PyTorch names and the operation, each JAX name once.
+    def groups(self, ranks: Mapping[str, int]) -> list[Group]:
+        """Which names belong together, each of `ranks`, JAX's names with their ranks, once.
 
         Raises `ValueError` if a rule finds only some of its names.
         """
-        waiting = dict.fromkeys(jax)
-        for rule in self.rules:
-            first, *_ = _tuple(rule.jax)
-            for found in [m for name in waiting if (m := _pattern(first).fullmatch(name))]:
-                ours = tuple(_fill(name, found) for name in _tuple(rule.jax))
-                theirs = tuple(_fill(name, found) for name in _tuple(rule.torch))
-                absent = [name for name in ours if name not in waiting]
-                if absent:
-                    raise ValueError(
-                        f"{rule} matches {ours[0]}, but there is no {', '.join(absent)}"
-                    )
-                for name in ours:
-                    del waiting[name]
-                yield ours, theirs, rule.op or _LAW
-        for name in waiting:
-            yield (name,), (), _LAW
+        chosen = {name: self._chosen(name) for name in ranks}
+        found: list[Group] = []
+        done: set[str] = set()
+        for name, place in chosen.items():
+            if name in done:
+                continue
+            if place is None:
+                theirs, op = torch_name(name, ranks[name])[0], law((name,), (ranks[name],))
+                kept = theirs not in self.known and name in self.known
+                found.append(Group((name,), (name if kept else theirs,), same if kept else op))
+                continue
+            rule, match, rest = place
+            ours = tuple(_join(_fill(n, match), rest) for n in _tuple(rule.jax))
+            absent = [n for n in ours if n not in ranks]
+            if absent:
+                raise ValueError(f"{rule} matches {name}, but there is no {', '.join(absent)}")
+            taken = [n for n in ours if (chosen[n] or (None,))[0] is not rule]
+            if taken:
+                raise ValueError(f"{rule} matches {name}, but another rule takes {taken[0]}")
+            done.update(ours)
+            found.append(_group(rule, match, rest, ours, ranks))
+        return [
+            group._replace(torch=tuple(self.aliases.get(name, name) for name in group.torch))
+            for group in found
+        ]
 
     def to_torch(self, state: State) -> State:
-        """A JAX state in PyTorch's names and layout."""
+        """A JAX state in PyTorch's names and layout, without what only JAX has."""
         converted: State = {}
-        for ours, theirs, op in self.groups(state):
-            arrays = tuple(state[name] for name in ours)
-            if op is _LAW:
-                by_law = [torch_name(n, a.ndim) for n, a in zip(ours, arrays, strict=True)]
-                theirs = theirs or tuple(name for name, _ in by_law)
-                arrays = tuple(
-                    a.transpose(axes) for a, (_, axes) in zip(arrays, by_law, strict=True)
-                )
-            else:
-                arrays = _applied(op.to_torch, ours, arrays, theirs)
+        for ours, theirs, op, *_ in self.groups({name: a.ndim for name, a in state.items()}):
+            if not theirs:
+                continue
             twice = [name for name in theirs if name in converted]
             if twice:
                 raise ValueError(f"{', '.join(ours)} becomes {twice[0]}, as another name does")
+            arrays = _applied(op.to_torch, ours, tuple(state[n] for n in ours), theirs)
             converted.update(zip(theirs, arrays, strict=True))
         return converted
 
-    def unused(self, jax: Iterable[str]) -> list[Rule]:
-        """Rules that match neither a name nor a module around one."""
-        names = list(jax)
-        places = {*names}
-        for name in names:
-            while name:
-                name = _parent(name)
-                places.add(name)
-        return [
-            rule
-            for rule in self.rules
-            if not any(_pattern(_tuple(rule.jax)[0]).fullmatch(place) for place in places)
-        ]
-
-    def to_jax(self, state: State, jax: dict[str, int]) -> State:
-        """A PyTorch state in JAX's names and layout; `jax` gives names and ranks of that side.
+    def to_jax(self, state: State, jax: Mapping[str, int]) -> State:
+        """A PyTorch state in JAX's names and layout, without what only JAX has; `jax` gives names
+        and ranks of that side.
 
         Raises `KeyError` for a name that `state` lacks.
         """
         converted: State = {}
-        for ours, theirs, op in self.groups(jax):
-            if op is _LAW:
-                for i, name in enumerate(ours):
-                    by_law, axes = torch_name(name, jax[name])
-                    array = state[theirs[i] if theirs else by_law]
-                    converted[name] = array.transpose(np.argsort(axes))
-            else:
-                arrays = tuple(state[name] for name in theirs)
-                converted.update(zip(ours, _applied(op.to_jax, theirs, arrays, ours), strict=True))
+        for ours, theirs, op, *_ in self.groups(jax):
+            if theirs:
+                arrays = _applied(op.to_jax, theirs, tuple(state[n] for n in theirs), ours)
+                converted.update(zip(ours, arrays, strict=True))
         return converted
 
-    def torch_names(self, jax: dict[str, int]) -> dict[str, tuple[str, ...]]:
-        """The PyTorch names of each JAX name."""
-        return {
-            name: theirs or (torch_name(name, jax[name])[0],)
-            for ours, theirs, _ in self.groups(jax)
-            for name in ours
-        }
+    def torch_names(self, jax: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+        """The PyTorch names of each JAX name; none for what only JAX has."""
+        return {name: group.torch for group in self.groups(jax) for name in group.jax}
 
-    def point(self, jax_path: str) -> str:
-        """The PyTorch path of a JAX module."""
+    def is_only_torch(self, name: str) -> bool:
+        """Whether a rule says that JAX lacks this name of PyTorch."""
+        return any(_matches(rule.torch, name) for rule in self.rules if rule.jax == ())
+
+    def unused(self, jax: Iterable[str], torch: Iterable[str]) -> list[tuple[Rule, bool]]:
+        """Rules that pair nothing, and whether they match names that other rules take."""
+        ours, theirs = list(jax), list(torch)
+        counting = {id(place[0]) for name in ours if (place := self._chosen(name)) is not None}
+        found = []
         for rule in self.rules:
-            pairs = zip(_tuple(rule.jax), _tuple(rule.torch), strict=False)
-            for ours, theirs in [*pairs]:
-                for pattern, target in ((ours, theirs), (_parent(ours), _parent(theirs))):
-                    found = pattern and _pattern(pattern).fullmatch(jax_path)
-                    if found and len(_tuple(rule.jax)) == 1:
-                        return _fill(target, found)
-        return jax_path
+            matched = [
+                name
+                for name in (theirs if rule.jax == () else ours)
+                if _matches(rule.jax or rule.torch, name)
+            ]
+            whole = all(_fits(rule.jax, name) for name in matched)  # of single names
+            if not matched or (rule.jax and whole and id(rule) not in counting):
+                found.append((rule, bool(matched)))
+        return found
+
+    def points(self, jax_path: str) -> list[tuple[str, bool]]:
+        """PyTorch's modules that a JAX module may be, likeliest first, and whether a rule names
+        just these two, which needs no further reason."""
+        found: list[tuple[int, str, bool]] = []
+        for rule in self.rules:
+            pairs = list(zip(_tuple(rule.jax), _tuple(rule.torch), strict=False))
+            if len(_tuple(rule.jax)) != 1 or len(pairs) != 1:
+                continue
+            ours, theirs = pairs[0]
+            match, rest = _match(ours, jax_path) or (None, "")
+            if match and _placeholders(theirs) <= match.groupdict().keys():
+                path = _join(_fill(theirs, match), rest)
+                found.append((len(rest), path, not rest and bool(ours)))
+                continue
+            above, leaf, their_leaf = _parent(ours), _leaf(ours), _leaf(theirs)
+            match, rest = (above and _match(above, jax_path)) or (None, "")
+            if match and not rest and leaf and their_leaf:
+                found.append((0, _fill(_parent(theirs), match), False))
+        found.sort(key=lambda each: (not each[2], each[0]))
+        return list(dict.fromkeys([*((path, sure) for _, path, sure in found), (jax_path, False)]))
+
+    def _chosen(self, name: str) -> "tuple[Rule, re.Match[str], str] | None":
+        """The rule for a JAX name, how it matches, and the rest of the name below the match."""
+        places = [
+            (rule, *place)
+            for rule in self.rules
+            for pattern in _tuple(rule.jax)
+            if (place := _match(pattern, name)) is not None
+        ]
+        return min(places, key=lambda place: len(place[2]), default=None)
 
 
-_LAW = Op(
-    lambda arrays: arrays, lambda arrays: arrays
-)  # marks the law, which needs the leaf's name
+def law(names: Iterable[str], ranks: Iterable[int]) -> Op:
+    """How leaves of these names and ranks cross where no rule says it."""
+    axes = [torch_name(n, rank)[1] for n, rank in zip(names, ranks, strict=True)]
+    return Op(
+        lambda arrays: tuple(a.transpose(x) for a, x in zip(arrays, axes, strict=True)),
+        lambda arrays: tuple(a.transpose(np.argsort(x)) for a, x in zip(arrays, axes, strict=True)),
+    )
+
+
+def _group(
+    rule: Rule, match: re.Match[str], rest: str, ours: tuple[str, ...], ranks: Mapping[str, int]
+) -> Group:
+    layers = rule.op.layers if isinstance(rule.op, PartOp) else 0
+    each = [ranks[name] - bool(layers) for name in ours]
+    below = _torch_leaf(rest, each[0], rule.op) if rest else ""
+    known = match.groupdict()
+    counted = _placeholders(rule.torch) - known.keys()  # the layers of a stack
+    fills = [{**known, **dict.fromkeys(counted, str(i))} for i in range(layers or 1)]
+    theirs = tuple(_join(n.format(**fill), below) for fill in fills for n in _tuple(rule.torch))
+    return Group(ours, theirs, resolved(rule.op, law(ours, each)), rule, rest)
+
+
+def _torch_leaf(rest: str, rank: int, op: Op | PartOp | None) -> str:
+    """The rest of a name below a rule, in PyTorch's words."""
+    path, dot, leaf = rest.rpartition(".")
+    if op is not None and leaf == "kernel":  # of any rank: the operation knows its layout
+        return f"{path}{dot}weight"
+    return torch_name(rest, rank)[0]
 
 
 def _applied(
@@ -209,6 +239,28 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _join(path: str, rest: str) -> str:
+    return f"{path}.{rest}" if path and rest else path or rest
+
+
+def _match(template: str, name: str) -> tuple[re.Match[str], str] | None:
+    """How a name, or a module around it, matches; and the rest of the name below that."""
+    found = _pattern(template).fullmatch(name)
+    return None if found is None else (found, found[found.re.groups] or "")
+
+
+def _matches(template: str | tuple[str, ...], name: str) -> bool:
+    return any(_match(each, name) for each in _tuple(template))
+
+
+def _fits(template: str | tuple[str, ...], name: str) -> bool:
+    return any((found := _match(each, name)) and not found[1] for each in _tuple(template))
+
+
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template)
     seen: set[str] = set()
@@ -221,21 +273,33 @@ def _pattern(template: str) -> re.Pattern[str]:
         else:
             seen.add(part)
             text += rf"(?P<{part}>\d+)" if len(part) == 1 else rf"(?P<{part}>[^.]+)"
-    return re.compile(text)
+    return re.compile(text + (r"(?:\.(.+))?" if template else "(.*)"))
 
 
 def _fill(template: str, found: re.Match[str]) -> str:
     return template.format(**found.groupdict())
 
 
+def _placeholders(names: str | tuple[str, ...]) -> set[str]:
+    return {found for name in _tuple(names) for found in re.findall(r"\{(\w+)\}", name)}
+
+
 def _check(rule: Rule) -> None:
-    placeholders = [
-        set(re.findall(r"\{(\w+)\}", name)) for name in (*_tuple(rule.jax), *_tuple(rule.torch))
-    ]
-    if any(p != placeholders[0] for p in placeholders):
+    ours, theirs = _tuple(rule.jax), _tuple(rule.torch)
+    if not ours or not theirs:  # of one side only
+        return
+    shared = _placeholders(ours)
+    stack = isinstance(rule.op, PartOp) and rule.op.layers > 0
+    counted = _placeholders(theirs) - shared if stack else set()
+    if any(_placeholders(name) - counted != shared for name in (*ours, *theirs)):
         raise ValueError(f"{rule}: all names of a rule need the same placeholders")
-    if rule.op is None and len(_tuple(rule.jax)) != len(_tuple(rule.torch)):
+    if stack and (len(counted) != 1 or any(not counted <= _placeholders(n) for n in theirs)):
         raise ValueError(
-            f"{rule} pairs {len(_tuple(rule.jax))} names with {len(_tuple(rule.torch))} and has no "
+            f"{rule}: PyTorch's name needs one placeholder that JAX's has not, for the number of "
+            f'the layer, such as Rule("layers", "blocks.{{i}}", parity.stacked(12))'
+        )
+    if rule.op is None and len(ours) != len(theirs):
+        raise ValueError(
+            f"{rule} pairs {len(ours)} names with {len(theirs)} and has no "
             f"operation: add one, such as parity.fused(parity.permute(1, 0))"
         )

@@ -38,9 +38,9 @@ def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def replaced(value: Any, leaf: Any) -> Any:
-    """The same structure with `leaf(array_or_image)` in place of every array."""
+    """The same structure with `leaf(array_or_image)` in place of every array, in JAX's order."""
     if isinstance(value, Mapping):
-        return {key: replaced(item, leaf) for key, item in value.items()}
+        return {key: replaced(value[key], leaf) for key in sorted(value)}
     if hasattr(value, "_asdict"):
         return type(value)(*(replaced(item, leaf) for item in value))
     if isinstance(value, tuple | list):
@@ -76,6 +76,36 @@ def named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         return
     for key, item in items:
         yield from named(item, f"{name}.{key}")
+
+
+def check_structures(jax: Mapping[str, Any], torch: Mapping[str, Any]) -> None:
+    """Raises `ValueError` unless both sides' outputs, by name, have the same names."""
+    if jax.keys() == torch.keys():
+        return
+    ours, theirs = (
+        ", ".join(f"{name} {tuple(np.shape(value))}" for name, value in list(side.items())[:8])
+        for side in (jax, torch)
+    )
+    raise ValueError(
+        f"the models return other structures, JAX {ours or 'no array'}; PyTorch "
+        f"{theirs or 'no array'}: choose what is compared by jax_output= or torch_output=, such as "
+        f"{_choice([*jax], [*torch])}"
+    )
+
+
+def _choice(jax: list[str], torch: list[str]) -> str:
+    """An argument that makes the first output of both sides go by the same name."""
+    sides = {"jax": jax, "torch": torch}
+    plain = [side for side, names in sides.items() if names == ["output"]]
+    numbered = [s for s, names in sides.items() if names and names[0].split(".")[-1].isdigit()]
+    side = {"jax": "torch", "torch": "jax"}[plain[0]] if plain else (numbered or ["torch"])[0]
+    own, other = sides[side], sides["jax" if side == "torch" else "torch"]
+    step = (own or ["output.0"])[0].split(".")[1:2] or ["0"]
+    pick = "output" + (f"[{step[0]}]" if step[0].isdigit() else f'["{step[0]}"]')
+    name = (other or ["output"])[0].split(".")[1:2]
+    if name and not name[0].isdigit():
+        pick = f'{{"{name[0]}": {pick}}}'
+    return f"{side}_output=lambda output: {pick}"
 
 
 def numpy(value: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Weights of one model into another of the other framework, by the law and a table of rules."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
+from flax.core import meta
 from torch import nn
 
-from parity.any_jax import flat
-from parity.rules import Names, Rule
-from parity.structures import is_float, numpy
+from parity.gaps import wide
+from parity.partners import Partners, jax_tensors, key_name, some
+from parity.rules import Rule
+from parity.structures import numpy
 from vit_spec.layout import State
 from vit_torch.api import to_tensor
 
@@ -23,79 +26,107 @@ def transfer(source: Any, target: Any, *, rules: Iterable[Rule] = ()) -> Any:
     One is a PyTorch module, the other an NNX module or a pair of a function and its parameters,
     such as `(linen_model.apply, variables)`. Modules are changed in place; of a pair, a new one
     with the parameters of the source is returned. Batch statistics go along. Values take the
-    target's dtype.
+    target's dtype, with a `UserWarning` if that rounds them. What rules leave out stays as it is.
 
     Raises:
-        ValueError: names or shapes that do not fit, all of them, and nothing has been changed.
+        ValueError: rules, names or shapes that do not fit, all of them, or two values for tensors
+            that PyTorch ties. Nothing has been changed then.
     """
-    names = Names(rules)
     if isinstance(target, nn.Module) and not isinstance(source, nn.Module):
-        leaves, tensors = _jax_leaves(source), _tensors(target)
-        _pair(names, leaves, tensors)
-        arrays = names.to_torch({name: np.asarray(leaf) for name, leaf in leaves.items()})
-        _fit(arrays, tensors, "PyTorch's model")
+        partners = _partners(rules, source, target)
+        arrays = partners.names.to_torch({n: np.asarray(partners.jax[n]) for n in partners.ranks})
+        tensors = {n: t for n, t in partners.torch.items() if n not in partners.only_torch}
+        _check_tied(partners, arrays)
+        _check_shapes(arrays, tensors, "PyTorch's model")
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(to_tensor(np.array(arrays[name])))
+        _warn_of_rounding(arrays, {name: numpy(tensor) for name, tensor in tensors.items()})
         return target
     if isinstance(source, nn.Module) and not isinstance(target, nn.Module):
-        leaves, tensors = _jax_leaves(target), _tensors(source)
-        _pair(names, leaves, tensors)
-        state = {name: numpy(tensor) for name, tensor in tensors.items()}
-        arrays = names.to_jax(state, {name: leaf.ndim for name, leaf in leaves.items()})
-        _fit(arrays, leaves, "JAX's model")
-        return _written(target, {n: jnp.asarray(arrays[n], a.dtype) for n, a in leaves.items()})
+        partners = _partners(rules, target, source)
+        state = {name: numpy(tensor) for name, tensor in partners.torch.items()}
+        state |= {name: state[first] for name, first in partners.tied.items()}
+        arrays = partners.names.to_jax(state, partners.ranks)
+        leaves = {name: partners.jax[name] for name in partners.ranks}
+        _check_shapes(arrays, leaves, "JAX's model")
+        values = {name: jnp.asarray(arrays[name], leaf.dtype) for name, leaf in leaves.items()}
+        _warn_of_rounding(arrays, {name: np.asarray(value) for name, value in values.items()})
+        return _written(target, values)
     raise ValueError(
         f"one model must be a torch.nn.Module and the other must not be: source is a "
         f"{type(source).__name__}, target a {type(target).__name__}"
     )
 
 
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: t for name, t in model.state_dict().items() if is_float(t)}
-
-
-def _jax_leaves(model: Any) -> dict[str, Any]:
-    if isinstance(model, nnx.Module):
-        state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
-        return {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
-    if isinstance(model, tuple) and len(model) == 2:
-        return flat(model[1])
-    raise ValueError(
-        f"{type(model).__name__} is neither an NNX module nor a pair (function, parameters)"
-    )
-
-
-def _pair(names: Names, leaves: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+def _partners(rules: Iterable[Rule], jax_model: Any, torch_model: nn.Module) -> Partners:
     """Raises `ValueError` unless every name of either side has its partner."""
-    wanted = names.torch_names({name: leaf.ndim for name, leaf in leaves.items()})
-    alone = [ours for ours, theirs in wanted.items() if not tensors.keys() >= {*theirs}]
-    taken = {name for theirs in wanted.values() for name in theirs}
-    strangers = [name for name in tensors if name not in taken]
-    if alone or strangers:
+    partners = Partners(rules, jax_model, torch_model)
+    if alone := partners.alone(most=20):
+        raise ValueError(alone)
+    return partners
+
+
+def _check_tied(partners: Partners, arrays: State) -> None:
+    """Raises `ValueError` if PyTorch's one tensor would get two values."""
+    problems = [
+        f"{name} and {first} are one tensor in PyTorch, and JAX has other values for each"
+        for name, first in partners.twice.items()
+        if not np.array_equal(arrays[name], arrays[first])
+    ]
+    if problems:
         raise ValueError(
-            f"without a partner: {', '.join(alone) or 'nothing'} in JAX; "
-            f"{', '.join(strangers) or 'nothing'} in PyTorch. Names that do not mirror are paired "
-            f'by rules, such as parity.Rule("encoder.{{i}}.kernel", "layers.{{i}}.weight")'
+            f"{'; '.join(problems)}: give them the same values in JAX, or untie them in PyTorch"
         )
 
 
-def _fit(arrays: State, like: Mapping[str, Any], whose: str) -> None:
+def _check_shapes(arrays: State, like: Mapping[str, Any], whose: str) -> None:
     problems = [
         f"{name} would get shape {arrays[name].shape}, and has {tuple(value.shape)} in {whose}"
         for name, value in like.items()
         if arrays[name].shape != tuple(value.shape)
     ]
     if problems:
-        raise ValueError("; ".join(problems))
+        reshaped = any(
+            arrays[n].shape != tuple(v.shape) and arrays[n].size == np.prod(v.shape)
+            for n, v in like.items()
+        )
+        hint = "; a Rule with an operation, such as parity.heads(12), reshapes" if reshaped else ""
+        raise ValueError("; ".join(problems) + hint)
+
+
+def _warn_of_rounding(arrays: State, written: State) -> None:
+    rounded = [
+        name
+        for name, value in written.items()
+        if not np.array_equal(wide(arrays[name]), wide(value), equal_nan=True)
+    ]
+    if rounded:
+        kinds = {f"{arrays[n].dtype} to {written[n].dtype}" for n in rounded}
+        warnings.warn(
+            f"parity.transfer rounded {some(rounded)} from {', '.join(sorted(kinds))}, the "
+            f"target's dtype: the two models do not hold the same values",
+            stacklevel=3,
+        )
 
 
 def _written(model: Any, leaves: dict[str, Any]) -> Any:
     if isinstance(model, nnx.Module):
-        state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+        state = nnx.state(model)
         for path, variable in nnx.to_flat_state(state):
-            variable[...] = leaves[".".join(map(str, path))]
+            if (name := ".".join(map(str, path))) in leaves:
+                variable[...] = leaves[name]
         nnx.update(model, state)
         return model
     function, tree = model
-    return function, jax.tree.unflatten(jax.tree.structure(tree), list(leaves.values()))
+    params, statistics, _ = jax_tensors(model)
+    linen = isinstance(tree, Mapping) and "params" in tree
+
+    def written(path: Any, leaf: Any) -> Any:
+        kind, name = key_name(path[0]), ".".join(map(key_name, path[linen:]))
+        if linen and kind not in ("params", "batch_stats") and name in {**params, **statistics}:
+            return leaf  # another collection with a tensor of the same name
+        return leaves.get(name, leaf)
+
+    filled = jax.tree_util.tree_map_with_path(written, meta.unbox(tree))
+    return function, jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(filled))

@@ -24,7 +24,7 @@ from parity.diagnosis.vision import of_attention, of_gates, of_heads, of_pooling
 from parity.diagnosis.weights import FEW, Unknown, not_finite, of_weights
 from parity.findings import Attempt, Cause, Diagnosis, plural
 from parity.report import LEVELS
-from parity.structures import is_float, only_image, tensor
+from parity.structures import check_structures, is_float, only_image, tensor
 from parity.tolerance import proof_bound
 
 DTYPE = "float64"
@@ -109,9 +109,11 @@ class _Explanation:
         """Whether a side gives two answers to one question; nothing else can be told then."""
         given = next(iter(sets.values()))
         found = False
+        seen: list[dict[str, Any]] = []
         for side, name in ((jax, "JAX"), (torch, "PyTorch")):
             first, second = (dict(side.outputs(given)) for _ in range(2))
-            gap = max(gap_of(tensor(first[n]), tensor(second[n])) for n in first)
+            seen.append(first)
+            gap = max((gap_of(tensor(first[n]), tensor(second[n])) for n in first), default=0.0)
             if gap <= self.bound or gap == float("inf"):
                 continue  # NaN is not random
             found = True
@@ -136,15 +138,14 @@ class _Explanation:
                 f"two passes of {name} with the same input differ by {gap:.1e}: switch that off "
                 f"and check again, it hides everything else"
             )
+        check_structures(*seen)
         return found
 
     def _passes(self, jax: Any, torch: Any, given: Any) -> None:
         """One forward pass of each side, part by part."""
         images = only_image(given)
-        names = getattr(self.pair, "names", None)
-        ours = make_trace(
-            "jax", jax.calls(given), jax.state(), names.point if names else lambda p: p, images
-        )
+        points = getattr(self.pair, "points", None)
+        ours = make_trace("jax", jax.calls(given), jax.state(), points, images)
         theirs = make_trace("torch", torch.calls(given), torch.state(), images=images)
         localizer = Localizer(ours, theirs, self.bound, getattr(jax, "variables", None))
         location = localizer.locate()

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
-from torch import Tensor
+from torch import Tensor, nn
 
 from parity.capture import IMAGE_MODULES
 from parity.diagnosis.trace import Event, Trace, gap_of
@@ -20,7 +20,16 @@ class Localizer:
         self.jax, self.torch, self.bound = jax, torch, bound
         self.variables = variables  # of a Linen model, for calling its modules again
         self.known: dict[str, float | None] = {}
-        self.paths = [path for path in torch.events if path in jax.events]
+        shared = [path for path in torch.events if path in jax.events]
+        self.paths = [p for p in shared if p == "" or self._comparable(p)]
+
+    def _comparable(self, path: str) -> bool:
+        """Whether the shapes agree, or those of the whole outputs do not, which is to be found."""
+        theirs = self.torch.events[path].output
+        ours = _like(self.jax.events[path].output, theirs)
+        if ours is None or theirs is None or ours.shape == theirs.shape:
+            return True
+        return "" in self.jax.events and "" in self.torch.events and not self._comparable("")
 
     def locate(self) -> Location | None:
         """Where the passes first differ; None if no shared measuring point does."""
@@ -90,11 +99,11 @@ class Localizer:
         if output is None:
             return None
         theirs_out = theirs.output
-        return gap_of(_like(_standard(output, ours), theirs_out), theirs_out)
+        return gap_of(_like(_output(output, ours), theirs_out), theirs_out)
 
     def _same_inputs(self, ours: Event, theirs: Event) -> bool:
         """Whether every array that one side got is one that the other got, within the bound."""
-        a, b = ([_standard(v, event) for v in _arrays(event)] for event in (ours, theirs))
+        a, b = ([_input(v, event) for v in _arrays(event)] for event in (ours, theirs))
         return bool(a and b) and all(
             any(gap_of(_like(y, x), x) <= self.bound for y in others)
             for each, others in ((a, b), (b, a))
@@ -121,7 +130,11 @@ def _arguments(ours: Event, theirs: Event) -> tuple[tuple[Any, ...], dict[str, A
     arrays = iter(given)
 
     def filled(value: Any) -> Any:
-        return _fitting(numpy(next(arrays)), value, ours.kind) if _is_array(value) else value
+        if not _is_array(value):
+            return value
+        array = numpy(next(arrays))
+        array = array if ours.layout is None else ours.layout.input_to_jax(array)
+        return _fitting(array, value, ours.kind)
 
     args = tuple(filled(value) for value in ours.call.args)
     return args, {name: filled(value) for name, value in ours.call.kwargs.items()}
@@ -148,10 +161,19 @@ def _fitting(array: np.ndarray, like: Any, kind: str) -> Any:
     return jnp.asarray(array, like.dtype)
 
 
-def _standard(output: Any, event: Event) -> Tensor:
-    array = numpy(output)
-    if array.ndim == 4 and event.kind.startswith(IMAGE_MODULES) and not isinstance(output, Tensor):
-        array = np.moveaxis(array, -1, 1)
+def _input(value: Any, event: Event) -> Tensor:
+    array = numpy(value)
+    return _standard(array if event.layout is None else event.layout.input_to_torch(array), event)
+
+
+def _output(value: Any, event: Event) -> Tensor:
+    array = numpy(value)
+    return _standard(array if event.layout is None else event.layout.output(array), event)
+
+
+def _standard(array: np.ndarray, event: Event) -> Tensor:
+    if array.ndim == 4 and event.kind.startswith(IMAGE_MODULES):
+        array = array if isinstance(event.module, nn.Module) else np.moveaxis(array, -1, 1)
     return tensor(array)
 
 

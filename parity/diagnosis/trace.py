@@ -3,7 +3,7 @@
 Float64, PyTorch's names and layout whatever the side.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from parity.capture import IMAGE_MODULES, Call
+from parity.points import Layout, Placed, Points
 from parity.structures import is_float, named, numpy, tensor
 
 
@@ -25,6 +26,7 @@ class Event:
     input: Tensor | None
     output: Tensor | None
     call: Call
+    layout: Layout | None = None  # of JAX's arrays, where a rule reshapes the layer's kernel
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,21 @@ def make_trace(
     side: str,
     calls: list[Call],
     state: Mapping[str, np.ndarray],
-    point: Callable[[str], str] = lambda path: path,
+    points: Points | None = None,
     images: np.ndarray | None = None,
 ) -> Trace:
-    """The trace of recorded calls; `point` turns a path into PyTorch's."""
+    """The trace of recorded calls; `points` places those of JAX."""
     events: dict[str, Event] = {}
-    for call in calls:
-        path = point(call.path) if call.path else ""
+    placed = (Placed(call.path, call) for call in calls) if points is None else points.placed(calls)
+    for point in placed:
+        path, call = point.path, point.call
         if call.kind == "Identity" or path in events:
             continue  # a module that is called again is judged by its first call
         first = next((v for _, v in named((call.args, call.kwargs), "") if _is_data(v)), None)
         output = next((v for _, v in named(call.output, "") if _is_data(v)), None)
+        if point.layout is not None:
+            first = None if first is None else point.layout.input_to_torch(numpy(first))
+            output = None if output is None else point.output(output)
         channels_last = side == "jax" and call.kind.startswith(IMAGE_MODULES)
         events[path] = Event(
             path=path,
@@ -70,6 +76,7 @@ def make_trace(
             input=_standard(first, channels_last),
             output=_standard(output, channels_last),
             call=call,
+            layout=point.layout,
         )
     return Trace(
         side=side,

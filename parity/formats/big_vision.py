@@ -15,7 +15,7 @@ from parity.formats.limits import cannot
 from parity.formats.linen import CONV, attention, dense, norm, pooling
 from parity.formats.linen_names import EMBEDDING, ROOT, TRAINING, apart, is_tree_of_big_vision
 from parity.formats.table import Rule, Sum, lines, our_shapes, stack
-from parity.rules import Arrays
+from parity.operations import Arrays
 from vit_spec import Header, ViTConfig
 from vit_spec.parameters import check_depth
 

@@ -12,7 +12,7 @@ from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, Sum, modules
-from parity.rules import Arrays
+from parity.operations import Arrays
 from vit_spec import Header, Preprocessing, ViTConfig
 
 PREFIX, ONE_HEAD = "deit.", "classifier"

@@ -10,7 +10,7 @@ from parity.formats import hf_vit
 from parity.formats.format import Format, Given
 from parity.formats.linen import CONV, KERNEL
 from parity.formats.table import Rule
-from parity.rules import Op, fused
+from parity.operations import Op, fused
 from vit_spec import Header, ViTConfig
 from vit_spec.parameters import Shapes
 

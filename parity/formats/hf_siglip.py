@@ -11,7 +11,7 @@ from parity.formats import huggingface as hf
 from parity.formats.format import Format, Given, Json, Unsaid
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules, reshaped
-from parity.rules import Op
+from parity.operations import Op
 from vit_spec import Header, Preprocessing, ViTConfig
 
 DEFAULTS = {

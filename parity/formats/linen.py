@@ -1,7 +1,7 @@
 """Flax Linen's layers in tables: names and layouts of Dense, LayerNorm, Conv and attention."""
 
 from parity.formats.table import Rule
-from parity.rules import Op, fused, heads, permute, same
+from parity.operations import Op, fused, heads, permute, same
 
 KERNEL = permute(1, 0)
 CONV = permute(3, 2, 0, 1)

@@ -24,7 +24,7 @@ from parity.formats.format import Format, Given, Json, Unsaid, inferred, unliste
 from parity.formats.hf_clip import DEFAULT
 from parity.formats.limits import cannot
 from parity.formats.table import Rule, modules, reshaped
-from parity.rules import permute
+from parity.operations import permute
 from vit_spec import Header, Preprocessing, ViTConfig
 from vit_spec.preprocessing import INTERPOLATIONS
 

@@ -1,7 +1,7 @@
 """Tables between our names and those of a format, read both ways. PyTorch layout is ours.
 
 An operation's `to_torch` makes our arrays of theirs, its `to_jax` theirs of ours: the operations
-of `parity.rules`, where "JAX" is the foreign side.
+of `parity.operations`, where "JAX" is the foreign side.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.rules import Arrays, Op, fused, same
+from parity.operations import Arrays, Op, fused, same
 from vit_spec.parameters import Shapes
 
 DEPTH = "{i}"
