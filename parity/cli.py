@@ -120,7 +120,9 @@ def _diagnose(options: argparse.Namespace) -> int:
     with Progress(sys.stderr) as show:
         show("both models")
         found = diagnose(options.model, options.twin, level=options.level)
-    options.code = MISMATCH if found.location or found.causes or found.unexplained else 0
+    options.code = (
+        MISMATCH if found.advice or found.location or found.causes or found.unexplained else 0
+    )
     _print(render_diagnosis(found))
     return options.code
 

@@ -110,6 +110,7 @@ class Diagnosis:
     unexplained: tuple[str, ...] = ()  # places that differ and that no hypothesis explains
     ruled_out: tuple[Attempt, ...] = ()  # hypotheses that come near there, nearest first
     notes: tuple[str, ...] = ()
+    advice: str = ""  # what to do before anything else can be told
 
     @property
     def explained(self) -> bool:

@@ -117,6 +117,8 @@ def _diagnosis(diagnosis: Diagnosis) -> str:
     location, causes = diagnosis.location, diagnosis.causes
     none = '<p class="quiet">None was found.</p>'
     place = f"<p>{text(location)}.</p>" if location else none
+    if diagnosis.advice:
+        return f"<p>{text(diagnosis.advice)}.</p>"
     parts = ["<h3>Location</h3>", place, "<h3>Causes</h3>"]
     if causes:
         parts.append(f'<ol class="causes">{"".join(map(_cause, causes))}</ol>')

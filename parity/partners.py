@@ -153,13 +153,13 @@ class Partners:
                     their = re.sub(r"(^|\.)0(?=\.|$)", r"\1{i}", their)
                     if f"{their}.{leaf}".replace("{i}", str(count - 1)) not in theirs:
                         continue
-                same = above.rpartition(".")[2] == their.rpartition(".")[2]
-                while same and "." in above and "." in their:  # the rule covers what is below
-                    above, their = above.rpartition(".")[0], their.rpartition(".")[0]
-                    if above.rpartition(".")[2] != their.rpartition(".")[2]:
-                        break
+                ours_above, theirs_above = above.split("."), their.split(".")
+                same = ours_above[-1] == theirs_above[-1]
+                while ours_above and theirs_above and ours_above[-1] == theirs_above[-1]:
+                    ours_above.pop(), theirs_above.pop()  # the rule covers what is below
+                pair = f'"{".".join(ours_above)}", "{".".join(theirs_above)}"'
                 stack = f", parity.stacked({count})" if count > 1 else ""
-                found.append((not same, f'parity.Rule("{above}", "{their}"{stack})'))
+                found.append((not same, f"parity.Rule({pair}{stack})"))
         return min(found, default=(False, None), key=lambda each: each[0])[1]
 
     def notes(self) -> tuple[str, ...]:

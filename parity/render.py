@@ -34,14 +34,19 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
-def first_failure(report: Report) -> str:
-    """What failed first, in one line."""
+def headline(report: Report) -> str:
+    """What failed, in one line that begins with the place: the first cause, or what to do first,
+    or where the difference begins."""
     if not report.gaps:
-        return f"{report.subject}: nothing was compared"
-    gap = report.failures[0]
-    if gap.level != "weights" and report.diagnosis and report.diagnosis.location:
-        return f"{report.subject}: {report.diagnosis.location}"
-    return f"{report.subject}: {gap.level} in {gap.dtype}: {_where(gap)}: {_why(gap)}"
+        return f"nothing was compared: {report.subject}"
+    gap, found = report.failures[0], report.diagnosis
+    if found and found.advice:
+        return found.advice
+    if found and found.causes:
+        return str(found.causes[0])
+    if found and found.location and gap.level != "weights":
+        return f"{found.location.culprit or found.location.first}: {found.location}"
+    return f"{_where(gap)}: {gap.level} in {gap.dtype} differ: {_why(gap)}"
 
 
 def _row(report: Report, level: str, dtype: str) -> tuple[str, ...]:
@@ -116,6 +121,8 @@ def _why(gap: Gap) -> str:
 def render_diagnosis(diagnosis: Diagnosis) -> str:
     """Where two models differ, the causes, and what was ruled out."""
     lines = ["diagnosis:"]
+    if diagnosis.advice:
+        lines.append(f"  {diagnosis.advice}")
     if diagnosis.location:
         lines.append(f"  {diagnosis.location}")
     lines += [f"  cause: {cause}" for cause in diagnosis.causes]

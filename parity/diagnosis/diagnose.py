@@ -20,6 +20,7 @@ from parity.diagnosis.segments import (
 )  # fmt: skip
 from parity.diagnosis.trace import Trace, gap_of, make_trace
 from parity.diagnosis.training import explain_training
+from parity.diagnosis.untransferred import not_transferred
 from parity.diagnosis.vision import of_attention, of_gates, of_heads, of_pooling, of_residuals
 from parity.diagnosis.weights import FEW, Unknown, not_finite, of_weights
 from parity.findings import Attempt, Cause, Diagnosis, plural
@@ -52,9 +53,12 @@ class _Explanation:
         self.attempts: list[Attempt] = []
         self.notes: list[str] = []
         self.location: Any = None
+        self.advice = ""
 
     def run(self) -> Diagnosis:
         finite = self._weights()
+        if self.advice:
+            return Diagnosis(advice=self.advice)
         jax, torch = self.pair.sides(DTYPE)
         sets = self.pair.feed.sets(DTYPE)
         if self.depth_of_level > 0 and finite and not self._random(jax, torch, sets):
@@ -100,6 +104,7 @@ class _Explanation:
                 self.unexplained.append(found.place)
                 self.attempts += found.near
                 unknown.append(found)
+        self.advice = not_transferred(ours, theirs, {found.place for found in unknown})
         self.notes += [f"{found.place}: {found.text}" for found in unknown[:FEW]]
         if len(unknown) > FEW:
             self.notes.append(f"{plural(len(unknown) - FEW, 'more tensor')} differ in such ways")

@@ -61,7 +61,7 @@ def first(trace: Trace) -> Place:
 def overflow(pair: Any, dtype: str) -> str:
     """Where the sides of a pair that agrees in float64 overflow in a coarser type, and why; empty
     if no forward pass does."""
-    points = getattr(pair, "points", None) or getattr(getattr(pair, "names", None), "point", None)
+    points = getattr(pair, "points", None)
     limit = float(ml_dtypes.finfo(np.dtype(dtype)).max)
     beyond = f"exceed {limit:g}, the largest number of {dtype}"
     jax, *others = pair.sides(dtype)

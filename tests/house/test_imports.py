@@ -25,7 +25,7 @@ ALLOWED = {
         *("vit_spec", "vit_jax", "vit_torch", "numpy", "ml_dtypes", "jax", "flax", "optax"),
         *("torch", "pytest", "huggingface_hub", "tensorstore"),
     },
-    "vitwin": {"vit_spec", "vit_data", "vit_jax", "parity", "jax", "tyro"},
+    "vitwin": {"vit_spec", "vit_data", "vit_jax", "parity", "jax", "tyro", "pytest"},
 }
 
 PROGRAMS = {

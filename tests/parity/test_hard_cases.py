@@ -99,9 +99,7 @@ def test_the_models_of_a_user_keep_their_gradients_and_inputs():
     np.testing.assert_array_equal(given, X)
 
 
-@pytest.mark.parametrize(
-    "jax_fn", [lambda x: {"a": x}, lambda x: x.T, lambda x: x > 0], ids=["name", "shape", "bool"]
-)
+@pytest.mark.parametrize("jax_fn", [lambda x: x.T, lambda x: x > 0], ids=["shape", "bool"])
 def test_outputs_of_another_form_are_a_failure_not_a_crash(jax_fn):
     report = parity.compare(jax_fn, lambda x: x, X)
     assert not report.passed

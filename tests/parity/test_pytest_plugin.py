@@ -56,7 +56,7 @@ def session(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "parity.pytest_plugin", "--color=no", *arguments],
+        [sys.executable, "-m", "pytest", "-p", "vitwin.pytest_plugin", "--color=no", *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -95,8 +95,7 @@ def message(failed, test: str) -> list[str]:
 def test_the_message_says_where_and_how_to_see_it_again(failed):
     lines = message(failed, "test_other_bias")
     assert lines[0] == (
-        "parity FAIL: <lambda> and Linear: weights in float64: bias: gap 1.0e+00, bound 0.0e+00  "
-        "(5 of 5 values differ)"
+        "bias: weights in float64 differ: gap 1.0e+00, bound 0.0e+00  (5 of 5 values differ)"
     )
     assert any(line.split()[:2] == ["outputs", "float64"] and "FAILED" in line for line in lines)
     assert "diagnosis:" in lines
@@ -116,8 +115,8 @@ def test_wrong_use_is_an_error_with_its_message(failed):
 
 def test_loading_the_plugin_imports_no_framework():
     script = (
-        "import sys, parity.pytest_plugin\n"
-        "loaded = {'jax', 'jaxlib', 'flax', 'optax', 'torch'} & set(sys.modules)\n"
+        "import sys, vitwin.pytest_plugin\n"
+        "loaded = {'jax', 'jaxlib', 'flax', 'optax', 'torch', 'parity'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )
     result = subprocess.run(
@@ -136,3 +135,43 @@ def test_without_torch_only_tests_that_use_the_fixture_fail(tmp_path):
     assert "1 failed, 1 passed" in result.stdout
     assert "pip install 'vitwin[torch]'" in result.stdout
     assert session(tmp_path, "-k", "other").returncode == pytest.ExitCode.OK
+
+
+CARRIED = """
+import numpy as np
+import torch
+
+def test_carried(parity):
+    twin = torch.nn.Linear(4, 5)
+    rules = [parity.Rule("k", "weight", parity.permute(1, 0)), parity.only_torch("bias")]
+    pair = lambda p, x: x @ p["k"], {"k": np.zeros((4, 5), "float32")}
+    pair = parity.transfer(twin, pair, rules=rules)
+    assert parity.Image(np.ones((2, 4, 4, 3)))
+    other = torch.nn.Linear(4, 5)
+    parity.assert_equal(pair, other, inputs=np.ones((2, 4)), level="outputs", rules=rules)
+"""
+
+
+def test_the_fixture_carries_the_package_and_writes_a_page_for_each_check(tmp_path):
+    (tmp_path / "test_user.py").write_text(CARRIED)
+    result = session(tmp_path, "--parity-html", "pages/all")
+    assert "FAILED test_user.py::test_carried - Failed: every weight differs" in result.stdout
+    (page,) = (tmp_path / "pages/all").iterdir()
+    assert page.name.startswith("test_user.py_test_carried-")
+    assert "every weight differs" in page.read_text(encoding="utf-8").replace("Every", "every")
+    assert f"page: {page}" in result.stdout
+
+
+@pytest.mark.parametrize("uses", [False, True])
+def test_a_module_parity_of_the_project_breaks_no_session(tmp_path, uses):
+    (tmp_path / "parity.py").write_text("def of(number): return number % 2\n")
+    test = (
+        "def test_parity(parity): pass\n"
+        if uses
+        else "import parity\ndef test(): assert parity.of(3)\n"
+    )
+    (tmp_path / "test_user.py").write_text(test)
+    result = session(tmp_path)
+    assert ("1 error" if uses else "1 passed") in result.stdout, result.stdout
+    if uses:
+        assert f"{tmp_path / 'parity.py'} hides vitwin's package parity" in result.stdout
