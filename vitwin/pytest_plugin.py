@@ -26,8 +26,7 @@ def parity(request: pytest.FixtureRequest) -> Any:
     found = importlib.import_module("parity")
     if not hasattr(found, "__path__") or not hasattr(found, "LEVELS"):
         pytest.fail(
-            f"{found.__file__} hides vitwin's package parity, which the fixture of that name needs: "
-            f"rename the file",
+            f"{found.__file__} hides vitwin's package parity, which the fixture needs: rename it",
             pytrace=False,
         )
     folder = request.config.getoption("--parity-html")
