@@ -100,6 +100,8 @@ def _found(report: Report, diagnosis: Diagnosis | None) -> str:
     """Why a check failed and where, as far as it is known."""
     if report.passed or diagnosis is None:
         return ""
+    if diagnosis.advice:
+        return f"<p>{text(diagnosis.advice)}.</p>"
     causes = []
     for cause in diagnosis.causes[:CAUSES]:
         more = len(cause.places) - 1
