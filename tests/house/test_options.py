@@ -16,6 +16,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9._-]*[a-z0-9]")
 OTHERS = {
     *("--help", "--version"),
     *("--no-proof", "--model"),  # of the training program, see vitwin/arguments.py
+    "--parity-html",  # of the pytest plugin, see vitwin/pytest_plugin.py
     *("--logdir", "--worker", "--zone", "--accelerator-type", "--command", "--tpu-type"),  # others'
     *("--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"),  # SLURM's
     *("--data_dir", "--file_format"),  # tfds build
