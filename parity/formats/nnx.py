@@ -6,7 +6,7 @@ Names are ours in JAX, with '/' between the keys. It says nothing of heads and p
 from parity.formats.format import ELSEWHERE, Format, Given, fields_of
 from parity.formats.limits import as_published, published
 from parity.formats.table import Rule
-from parity.rules import permute
+from parity.operations import permute
 from vit_spec import Header, Preprocessing, ViTConfig, get, parameters
 from vit_spec.layout import jax_name, torch_name
 from vit_spec.parameters import Shapes
