@@ -3,6 +3,7 @@
 import argparse
 import collections
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ import tests.oracles.timm_models  # noqa: F401  (makes torchvision importable)
 import vit_torch
 from parity.certificate_file import read as read_certificate
 from parity.cli import main
+from parity.starting import initial_header
 from tests.twin_models import TINY
+from vit_data.recipe import Recipe
 
 HEADLESS = TINY.replace(num_classes=0)
 DINOV2 = HEADLESS.replace(layer_scale=1e-5, num_registers=2)
@@ -206,6 +209,18 @@ def test_the_note_names_what_was_taken_and_how_to_take_the_other(folder, tmp_pat
         assert main([*command[:2], str(tmp_path / option), *arguments, option, "state_dict"]) == 0
         assert_same(tmp_path / option, other)
     assert main(["verify", str(tmp_path / "--entry")]) == 0
+
+
+def test_a_recipe_says_the_same_of_init_and_is_answered_in_its_own_options(folder, tmp_path):
+    w, other = state(TINY, 1), state(TINY, 2)
+    torch.save({"generator": put(w, "module."), "critic": other}, tmp_path / "run.pth")
+    run: Any = {"init": str(tmp_path / "run.pth"), "init_model": str(folder / "ours")}
+    with pytest.raises(ValueError, match=r"--init-entry critic takes 'critic'"):
+        initial_header(run["init"], **Recipe(**run).init_told)
+    told = Recipe(**run, init_entry="generator", init_prefix="module.").init_told
+    assert initial_header(run["init"], **told).config == TINY
+    _, found = parity.read(run["init"], **told)
+    assert np.array_equal(found["head.weight"], w["head.weight"].numpy())
 
 
 def test_sets_of_weights_that_nothing_ranks_are_listed(folder, tmp_path):
