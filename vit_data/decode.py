@@ -44,7 +44,7 @@ def is_image_file(path: str | os.PathLike[str]) -> bool:
             return False
         with Image.open(path) as picture:
             return picture.format not in _STUBS
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # Pillow's readers raise anything for bytes that only look like theirs
         return False
 
 
@@ -102,8 +102,11 @@ def _from_bytes(data: bytes) -> Image.Image:
             return _eight_bit(opened)
     except UnidentifiedImageError as error:
         raise ValueError(f"unreadable image of {len(data)} bytes (no known format)") from error
-    except (OSError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise ValueError(f"unreadable image of {len(data)} bytes ({error})") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise anything for damaged bytes
+        why = str(error) or type(error).__name__
+        raise ValueError(f"unreadable image of {len(data)} bytes ({why})") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.vit_data.samples import png
-from vit_data.decode import decode, pixels, to_picture
+from vit_data.decode import decode, is_image_file, pixels, to_picture
 
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6)
 NOISE = png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -118,6 +118,15 @@ def test_of_16_bit_pgm_files_the_high_byte_is_kept():
 def test_lab_is_white_where_its_lightness_is_full(channels):
     white = encoded(Image.new("LAB", (4, 4), (255, 128, 128)), "TIFF")
     assert decode(white, channels=channels).min() >= 254
+
+
+def test_whatever_pillow_raises_for_damage_is_an_unreadable_image(tmp_path):
+    data = bytearray(encoded(Image.fromarray(COLOUR), "DDS"))
+    data[80] = 0x81  # flags of no pixel format: NotImplementedError
+    with pytest.raises(ValueError, match="unreadable image of .*Unknown pixel format flags"):
+        decode(bytes(data), channels=3)
+    (tmp_path / "no_suffix").write_bytes(data)
+    assert not is_image_file(tmp_path / "no_suffix")
 
 
 def test_a_picture_of_floats_is_refused_with_the_way_out():
