@@ -10,6 +10,8 @@ from typing import Any
 
 from vit_data.decode import is_image_file
 from vit_data.splits import FALLBACKS, SPLIT_NAMES, split_of, split_words
+from vit_spec.names import plain
+from vit_spec.words import counted
 
 SHARES = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
 JUNK = ("thumbs.db", "desktop.ini")  # what Windows leaves in folders; what macOS leaves is hidden
@@ -79,8 +81,9 @@ def open_folder(root: Path, *, split: str) -> FolderSource:
     chosen = [entry for entry, place in zip(found.images, splits, strict=True) if place == split]
     if not chosen:
         raise ValueError(
-            f"split {split!r} of {root} is empty: its {len(splits)} images are divided by a hash "
-            f"of their names; add images, or make {root}/train and {root}/test"
+            f"split {split!r} of {root} is empty: a hash of each path put the "
+            f"{counted(len(splits), 'image')} into the others; add images, or make {root}/train "
+            f"and {root}/test"
         )
     division = _hashed_division(root, splits) + found.say_unread()
     return FolderSource(root, split, labels, chosen, division)
@@ -101,9 +104,9 @@ def _hashed_division(root: Path, splits: list[str]) -> str:
     counts = Counter(splits)
     shares = ", ".join(f"{counts[name]:,} {name} ({share:.0%})" for name, share in SHARES)
     return (
-        f"{len(splits):,} images of {root}, divided by a hash of each path so that a file stays in "
-        f"its split: {shares}. Training reads train and test, validation is left for you; to "
-        f"divide them yourself make {root}/train and {root}/test"
+        f"{counted(len(splits), 'image')} of {root}, divided by a hash of each path so that a "
+        f"file stays in its split: {shares}. Training reads train and test, validation is left "
+        f"for you; to divide them yourself make {root}/train and {root}/test"
     )
 
 
@@ -158,13 +161,14 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 def _check_no_unknown_splits(root: Path, inner: dict[str, Path]) -> None:
     """Raises `ValueError` if each folder holds the same folders, as splits of any name would."""
-    below = [_subfolders(path) for path in inner.values()]
-    if len(below) < 2 or len(below[0]) < 2 or any(names != below[0] for names in below):
+    paths = list(inner.values())
+    below = _subfolders(paths[0]) if len(paths) > 1 else []
+    if len(below) < 2 or any(_subfolders(path) != below for path in paths[1:]):
         return
-    if not any(_has_images(path) for path in inner.values()):
+    if not any(_has_images(path) for path in paths):
         raise ValueError(
-            f"each of {_names(inner)} in {root} holds the folders {_names(below[0])}, so these "
-            f"look like the classes: give one of them, such as {next(iter(inner.values()))}, or "
+            f"each of {_names(inner)} in {root} holds the folders {_names(below)}, so these "
+            f"look like the classes: give one of {_names(inner)}, such as {paths[0]}, or "
             f"call them train and test (or val). If {_names(inner)} are the classes, put the "
             "images directly in them"
         )
@@ -243,11 +247,12 @@ class _Found:
     def say_unread(self) -> str:
         """What lies there and is not read: how many files of each kind, and one of them."""
         kinds = Counter(os.path.splitext(n)[1].lower() or "no suffix" for n in sorted(self.unread))
-        listed = [f"{number:,} {repr(kind)[1:-1]}" for kind, number in kinds.most_common(8)]
+        listed = [f"{number:,} {plain(kind)}" for kind, number in kinds.most_common(8)]
         listed += [f"{len(kinds) - 8} other types"] if len(kinds) > 8 else []
         said = f"; not read: {', '.join(listed)}, such as {min(self.unread)!r}" if listed else ""
         if self.loose:
-            said += f"; in no class folder: {len(self.loose):,} images, such as {self.loose[0]!r}"
+            number = counted(len(self.loose), "image")
+            said += f"; in no class folder: {number}, such as {self.loose[0]!r}"
         return said
 
 
@@ -279,12 +284,12 @@ def _find_files(root: Path, folder: Path, labels: tuple[str, ...]) -> _Found:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(
-        p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))
-    )
+    with os.scandir(folder) as entries:  # which need no look at each file of a class
+        names = [entry.name for entry in entries if entry.is_dir()]
+    return sorted(name for name in names if not name.startswith((".", "__MACOSX")))
 
 
 def _names(names: Iterable[str]) -> str:
     """Names of files in a message: printable, at most ten."""
-    listed = [repr(name)[1:-1] for name in names]
+    listed = [plain(name) for name in names]
     return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")

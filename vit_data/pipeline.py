@@ -20,6 +20,7 @@ from vit_data.preprocess import channel_facts, check_size
 from vit_data.reader import EvalBatch, Reader, TrainBatch
 from vit_data.resize import ResizeBy, check_resizer
 from vit_data.sources import Source
+from vit_spec.names import printable
 from vit_spec.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
@@ -104,8 +105,8 @@ class Batches(Iterator[Batch]):
         if len(self.corrupt) == 1:
             logger.warning(
                 "skipped %s, which cannot be read: %s. Others are named at the end",
-                self._reader.source.describe(index),
-                self.corrupt[index],
+                printable(self._reader.source.describe(index)),
+                printable(self.corrupt[index]),
             )
 
     def _check_any_readable(self) -> None:

@@ -11,6 +11,7 @@ from vit_data.folder import FolderSource, open_folder
 from vit_data.records import open_records, record_files
 from vit_data.tfds_sources import open_digits, open_fashion_mnist, open_tfds
 from vit_spec import Header
+from vit_spec.names import plain
 
 OWN = {"digits": open_digits, "fashion_mnist": open_fashion_mnist}
 
@@ -73,7 +74,7 @@ def describe_classes(train: Source, test: Source) -> str:
 
     Classes without an image to train on, or to test on, are named.
     """
-    names = [repr(name)[1:-1] for name in train.label_names]
+    names = [plain(name) for name in train.label_names]
     if not (isinstance(train, FolderSource) and isinstance(test, FolderSource)):
         return f"{len(names):,} classes: {_some(names)}"
     counts = list(zip(names, train.count_labels(), test.count_labels(), strict=True))

@@ -9,7 +9,6 @@ from vit_spec.names import plain
 from vit_spec.words import counted
 
 SHOWN = 10  # classes whose accuracy is printed at most
-
 MOST = 10  # unreadable images that are named on the screen
 
 
@@ -77,7 +76,7 @@ def closing_lines(summary: dict[str, Any]) -> str:
     if unreadable := s["unreadable"]:
         what = "image that cannot be read was", "images that cannot be read were"
         lines.append(f"{counted(len(unreadable), *what)} skipped (all are in summary.json):")
-        lines += [f"  {name!r}: {why}" for name, why in list(unreadable.items())[:MOST]]
+        lines += [f"  {plain(name)}: {plain(why)}" for name, why in list(unreadable.items())[:MOST]]
     return "\n".join(line for line in lines if line)
 
 

@@ -1,5 +1,6 @@
 """Folders of class folders as data sets."""
 
+import os
 import shutil
 
 import numpy as np
@@ -153,7 +154,14 @@ def test_files_that_are_no_images_are_counted_and_named(flat):
     write_images(flat, 1)
     said = open_source(flat, split="train").division
     assert "; not read: 2 .txt, 1 no suffix, 1 .pdf, such as 'cat/README'" in said
-    assert said.endswith("; in no class folder: 1 images, such as '0.png'")
+    assert said.endswith("; in no class folder: 1 image, such as '0.png'")
+
+
+def test_a_large_folder_is_divided_without_a_look_at_each_of_its_files(flat, monkeypatch):
+    looked, stat = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **how: looked.append(path) or stat(path, **how))
+    open_source(flat, split="train")
+    assert len(looked) < 20  # there are 80 files
 
 
 def test_classes_and_their_images_are_told_before_training(flat):
