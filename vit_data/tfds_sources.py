@@ -116,6 +116,8 @@ def _cannot_open(name: str, error: Exception) -> str:
     """A message of one line; TFDS puts its own call before the reason, and lists after it."""
     lines = re.sub(r'^Failed to construct dataset .*?\}": ', "", str(error)).splitlines()
     reason = (lines or [type(error).__name__])[0].rstrip(" :.")
+    if isinstance(error, OSError) and error.filename:  # of files here
+        return f"data set {name!r} cannot be opened: {reason}"
     if isinstance(error, ImportError):
         way = "install what it needs, or write it as a folder of array_record files"
     elif isinstance(error, AssertionError | ValueError):

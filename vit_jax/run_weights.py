@@ -99,7 +99,7 @@ def _naming(folder: Path) -> Iterator[None]:
     """Whatever reading raises is damage, named with its folder; but not the lack of permission."""
     try:
         yield
-    except (PermissionError, MemoryError):
+    except (PermissionError, MemoryError, ImportError):
         raise
     except Exception as error:
         text = str(error).strip().split("\n")[0].split(" [tensorstore_spec")[0]

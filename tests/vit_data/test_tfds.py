@@ -73,6 +73,15 @@ def test_a_list_on_a_network_that_does_not_answer_says_so(monkeypatch):
         open_source("huggingface:mnist", split="train")
 
 
+def test_a_folder_that_may_not_be_read_is_no_matter_of_the_network(monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied", "/data")
+
+    monkeypatch.setattr(tfds, "builder", fail)
+    with pytest.raises(ValueError, match="cannot be opened: .*Permission denied: '/data'$"):
+        open_source("mnist", split="train")
+
+
 def test_a_data_set_without_labels_of_classes_is_refused(tmp_path):
     with (
         tfds.testing.mock_data(num_examples=6, as_data_source_fn=fake_examples),
