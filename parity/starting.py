@@ -99,11 +99,15 @@ def _way_out(theirs: ViTConfig, ours: ViTConfig) -> str:
     """The options under which the model would be that of the checkpoint."""
     mine = ours.to_dict()
     fields = {n: v for n, v in theirs.to_dict().items() if n not in SIZES and v != mine[n]}
-    flags = " ".join(
-        f"--model.{name.replace('_', '-')} {' '.join(map(str, v if isinstance(v, list) else [v]))}"
-        for name, v in fields.items()
-    )
+    flags = " ".join(_flag(name.replace("_", "-"), value) for name, value in fields.items())
     return f"Leave out what you gave of --model to train the checkpoint's, or give {flags}"
+
+
+def _flag(name: str, value: Any) -> str:
+    """A field of the model as the training program takes it."""
+    if isinstance(value, bool):
+        return f"--model.{'' if value else 'no-'}{name}"
+    return f"--model.{name} {' '.join(map(str, value if isinstance(value, list) else [value]))}"
 
 
 @contextlib.contextmanager

@@ -57,9 +57,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
     with _whole_paragraphs():
         recipe = tyro.cli(Recipe, default=base, args=rest, prog=called, description=about)
     if _value(rest, "--model.image-size") and not _value(rest, "--preprocessing.size"):
-        facts = dataclasses.replace(
-            recipe.preprocessing, size=None
-        )  # the checkpoint's is overruled
+        facts = dataclasses.replace(recipe.preprocessing, size=None)  # not the checkpoint's
         recipe = dataclasses.replace(recipe, preprocessing=facts)
     return name, recipe
 

@@ -9,10 +9,12 @@ import pytest
 import parity
 import vit_jax
 from parity.inputs import random_state
+from parity.starting import _way_out
 from tests.twin_models import TINY
 from vit_data.recipe import Proof, Recipe
 from vit_data.recipes import RECIPES
 from vit_spec import Preprocessing, get
+from vit_spec.finetuning import SIZES
 from vitwin.arguments import parse
 
 INDENTED = re.compile(" {7,}[^ ]").match  # what help says of a field
@@ -70,6 +72,14 @@ def test_a_checkpoint_to_start_from_says_what_the_model_and_its_normalisation_ar
     assert recipe.preprocessing.mean == (0, 0, 0) and recipe.preprocessing.std == NORMALISED.std
     _, recipe = parse(["folder", "--init", checkpoint, "--model", "S/16"])
     assert recipe.model.width == 384 and recipe.preprocessing == NORMALISED
+
+
+def test_the_options_that_a_wrong_model_is_answered_with_give_the_right_one():
+    ours = parse(["folder"])[1].model
+    theirs = TINY.replace(patch_size=(4, 8), class_token=False, pool="mean", qk_norm=True)
+    _, _, options = _way_out(theirs, ours).partition("or give ")
+    found = parse(["folder", *options.split()])[1].model
+    assert found == theirs.replace(**{name: getattr(ours, name) for name in SIZES})
 
 
 def test_images_have_the_size_of_the_checkpoint_unless_one_is_given(tmp_path):
