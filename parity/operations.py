@@ -48,6 +48,11 @@ def resolved(op: Op | PartOp | None, law: Op) -> Op:
     return op.of(law) if isinstance(op, PartOp) else op
 
 
+def layers_of(op: Op | PartOp | None) -> int:
+    """How many layers an operation takes out of one array; 0 if it stacks nothing."""
+    return op.layers if isinstance(op, PartOp) else 0
+
+
 def permute(*axes: int) -> Op:
     """PyTorch's axes, as indices of JAX's: `permute(1, 0)` transposes."""
     inverse = tuple(int(a) for a in np.argsort(axes))

@@ -199,10 +199,17 @@ class AnyPair:
         shared = (names & shapes.keys()) - unlike.keys()
         alone = sorted((names | shapes.keys() | {*sides[0].unplaced}) - shared - unlike.keys())
         self._seen = ()
+        hidden = [name for name in alone if self.points.is_stacked(name)]
+        alone = [name for name in alone if name not in hidden]
         if alone and self.parameters:
             self._seen += (
                 f"{len(shared)} measuring points are compared; {len(alone)} are on one side only, "
                 f"such as {', '.join(alone[:3])}: a Rule between modules pairs them",
+            )
+        if hidden:
+            self._seen += (
+                f"JAX does not show what happens inside of stacked layers: {some(hidden)} are not "
+                f"compared one by one",
             )
         if unlike:
             texts = [f"{n} (JAX {s}, PyTorch {shapes[n]})" for n, s in unlike.items()]

@@ -156,7 +156,8 @@ class Partners:
                 ours_above, theirs_above = above.split("."), their.split(".")
                 same = ours_above[-1] == theirs_above[-1]
                 while ours_above and theirs_above and ours_above[-1] == theirs_above[-1]:
-                    ours_above.pop(), theirs_above.pop()  # the rule covers what is below
+                    ours_above.pop()  # the rule covers what is below
+                    theirs_above.pop()
                 pair = f'"{".".join(ours_above)}", "{".".join(theirs_above)}"'
                 stack = f", parity.stacked({count})" if count > 1 else ""
                 found.append((not same, f"parity.Rule({pair}{stack})"))

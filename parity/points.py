@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from parity.capture import Call
+from parity.operations import layers_of
 from parity.partners import Partners
 from parity.rules import Group
 from parity.structures import numpy
@@ -79,6 +80,7 @@ class Points:
         known = [g for g in partners.groups if torch.keys() >= {*g.torch}]
         self.jax_below = _below(known, lambda group: group.jax)
         self.torch_below = _below(known, lambda group: group.torch)
+        self.stacked = {n for n, g in enumerate(known) if g.rule and layers_of(g.rule.op)}
         joints = [j for g in known if (j := _joint(g, jax, torch)) is not None]
         self.joints = {path: joint for joint in joints for path in joint.jax}
 
@@ -95,6 +97,11 @@ class Points:
             if candidate and (certain or below == self.torch_below.get(candidate, frozenset())):
                 return candidate
         return None
+
+    def is_stacked(self, path: str) -> bool:
+        """Whether a module of PyTorch is one of several layers that JAX scans or maps over."""
+        below = self.torch_below.get(path, frozenset())
+        return bool(below) and {number for number, _ in below} <= self.stacked
 
     def placed(self, calls: Iterable[Call]) -> Iterator[Placed]:
         """JAX's calls at PyTorch's places, in their order, without those that have none."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity.operations import Arrays, Op, PartOp, resolved, same
+from parity.operations import Arrays, Op, PartOp, layers_of, resolved, same
 from vit_spec.layout import State, torch_name
 
 
@@ -198,7 +198,7 @@ def law(names: Iterable[str], ranks: Iterable[int]) -> Op:
 def _group(
     rule: Rule, match: re.Match[str], rest: str, ours: tuple[str, ...], ranks: Mapping[str, int]
 ) -> Group:
-    layers = rule.op.layers if isinstance(rule.op, PartOp) else 0
+    layers = layers_of(rule.op)
     each = [ranks[name] - bool(layers) for name in ours]
     below = _torch_leaf(rest, each[0], rule.op) if rest else ""
     known = match.groupdict()
@@ -289,7 +289,7 @@ def _check(rule: Rule) -> None:
     if not ours or not theirs:  # of one side only
         return
     shared = _placeholders(ours)
-    stack = isinstance(rule.op, PartOp) and rule.op.layers > 0
+    stack = layers_of(rule.op) > 0
     counted = _placeholders(theirs) - shared if stack else set()
     if any(_placeholders(name) - counted != shared for name in (*ours, *theirs)):
         raise ValueError(f"{rule}: all names of a rule need the same placeholders")

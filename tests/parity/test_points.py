@@ -293,3 +293,39 @@ def test_a_point_of_another_shape_is_left_out_with_a_note_and_no_failure():
     twin.head.__class__ = Doubled
     diagnosis = parity.diagnose(ours, twin, inputs=X, level="layers")
     assert diagnosis.location.first == diagnosis.location.culprit == "head"
+
+
+class Scanned(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        class Layer(linen.Module):
+            @linen.compact
+            def __call__(self, x, _):
+                return x + linen.Dense(D, name="fc")(jnp.tanh(x)), None
+
+        run = linen.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
+        return run(name="layers")(x, None)[0]
+
+
+class TorchLayer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(D, D)
+
+    def forward(self, x):
+        return x + self.fc(torch.tanh(x))
+
+
+def test_scanned_layers_agree_with_a_list_of_modules_through_training():
+    rules = [Rule("layers", "{i}", parity.stacked(3))]
+    twin = torch.nn.Sequential(*(TorchLayer() for _ in range(3)))
+    report = parity.check(pair(Scanned, twin, rules), twin, inputs=X, rules=rules, steps=3)
+    assert report.passed, parity.render(report)
+    assert report.levels == parity.LEVELS
+    assert {"0.fc.weight", "2.fc.bias"} < {g.name for g in report.of("gradients")}
+    assert "inside of stacked layers: 0, 0.fc, 1 and 3 more" in report.notes[-1]
+    ours = pair(Scanned, twin, rules)
+    with torch.no_grad():
+        twin[1].fc.bias += 1
+    failed = parity.check(ours, twin, inputs=X, rules=rules, level="weights")
+    assert [g.name for g in failed.failures] == ["1.fc.bias"]
