@@ -190,11 +190,11 @@ class Owner(nnx.Module):
     """The token is the encoder's; PyTorch's embedding has it."""
 
     def __init__(self, rngs):
-        self.proj, self.head = nnx.Linear(D, D, rngs=rngs), nnx.Linear(D, 7, rngs=rngs)
+        self.proj, self.head = nnx.Linear(D, D, rngs=rngs), nnx.Linear(D, D, rngs=rngs)
         self.token = nnx.Param(jax.random.normal(rngs.params(), (1, 1, D)))
 
     def __call__(self, x):
-        return self.head((self.proj(x) + self.token[...]).mean(1))
+        return self.head(self.proj(x) + self.token[...])
 
 
 class Outer(nnx.Module):
@@ -217,10 +217,10 @@ class TorchEmbedding(torch.nn.Module):
 class TorchOwner(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.embeddings, self.head = TorchEmbedding(), torch.nn.Linear(D, 7)
+        self.embeddings, self.head = TorchEmbedding(), torch.nn.Linear(D, D)
 
     def forward(self, x):
-        return self.head(self.embeddings(x).mean(1))
+        return self.head(self.embeddings(x))
 
 
 class TorchOuter(torch.nn.Module):
