@@ -61,7 +61,8 @@ def config_from(given: Given) -> Header:
     if any(name.endswith("classifier.weight") for name in (*given.shapes, *given.around)):
         raise ValueError(
             "Dinov2ForImageClassification's classifier takes class token and mean of the patches, "
-            "which no head of ours does: convert the model without it (Dinov2Model)"
+            "which no head of ours does: leave it out with leave_out='classifier.*', and the rest, "
+            "a Dinov2Model, is converted"
         )
     gated, width = attributes["use_swiglu_ffn"], fields["width"]
     ratio = attributes["mlp_ratio"]

@@ -107,8 +107,11 @@ def test_hf_deit_without_a_teacher(tmp_path, capsys, matrix):
 def test_a_classifier_of_class_token_and_mean_is_refused(tmp_path):
     oracle, _, _ = transformers_model("Dinov2ForImageClassification", "Dinov2Config", {})
     oracle.save_pretrained(tmp_path / "theirs")
-    with pytest.raises(ValueError, match=r"class token and mean of the patches.*Dinov2Model"):
+    message = r"class token and mean of the patches.*leave_out='classifier\.\*'.*Dinov2Model"
+    with pytest.raises(ValueError, match=message):
         parity.convert(tmp_path / "theirs", tmp_path / "ours")
+    ours = parity.convert(tmp_path / "theirs", tmp_path / "ours", leave_out="classifier.*")
+    assert vit_torch.load(ours).config.num_classes == 0
 
 
 DINOV2 = {
