@@ -127,9 +127,14 @@ def _of_torch(side: Any, given: Any) -> Stepped:
         library = isinstance(call.module, nn.modules.batchnorm._BatchNorm)
         found.take(names, {leaf: numpy(_buffers(module)[leaf]) for leaf in names}, library)
         if library:
-            x = numpy(call.args[0]).astype(np.float64)
-            found.observe(names, np.moveaxis(x, 1, -1), "running_mean", "running_var")
+            found.observe(names, np.moveaxis(_input(call), 1, -1), "running_mean", "running_var")
     return found
+
+
+def _input(call: Call) -> np.ndarray:
+    """What a BatchNorm was given, by place or by its keyword: `x` in Flax, `input` in PyTorch."""
+    named = call.kwargs.get("x", call.kwargs.get("input"))
+    return numpy(call.args[0] if call.args else named).astype(np.float64)
 
 
 def _buffers(module: Any) -> dict[str, Any]:
@@ -151,7 +156,8 @@ def _of_jax(side: Any, given: Any) -> Stepped:
             names, {leaf: after.get(leaf, found.old[n]) for leaf, n in names.items()}, library
         )
         if library:
-            found.observe(names, numpy(call.args[0]).astype(np.float64), "mean", "var")
+            axis = call.module.axis if isinstance(call.module.axis, int) else -1
+            found.observe(names, np.moveaxis(_input(call), axis, -1), "mean", "var")
 
     def in_torch_layout(state: State) -> State:
         held = copy.copy(side)
@@ -165,9 +171,10 @@ def _of_jax(side: Any, given: Any) -> Stepped:
 
 def _after(call: Call, variables: Any) -> dict[str, np.ndarray]:
     """What a JAX module keeps after a call in training mode."""
-    module = call.module
-    args = [value for value in call.args if not isinstance(value, bool)]
-    kwargs = {name: v for name, v in call.kwargs.items() if name != "use_running_average"}
+    module, args, kwargs = call.module, list(call.args), dict(call.kwargs)
+    if hasattr(module, "use_running_average"):  # else what a flag means is not known
+        args = [value for value in args if not isinstance(value, bool)]
+        kwargs.pop("use_running_average", None)
     if isinstance(module, nnx.Module):
         module = nnx.clone(module)
         if hasattr(module, "use_running_average"):

@@ -54,6 +54,29 @@ class Linen(ln.Module):
         return ln.Dense(2, name="fc")(norm(x))
 
 
+class OwnLinen(ln.Module):
+    """Keeps a mean by itself, if it is told to."""
+
+    @ln.compact
+    def __call__(self, x, train):
+        mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1])
+        if train:
+            mean.value = 0.9 * mean.value + 0.1 * x.mean(0)
+        return ln.Dense(2, name="fc")(x - mean.value)
+
+
+class OwnTorch(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(5))
+        self.fc = torch.nn.Linear(5, 2)
+
+    def forward(self, x):
+        if self.training:
+            self.running_mean = 0.9 * self.running_mean + 0.1 * x.mean(0)
+        return self.fc(x - self.running_mean)
+
+
 class OverLess(nnx.BatchNorm):
     """Takes the variance over n - 1 values, as PyTorch does."""
 
@@ -182,3 +205,38 @@ def test_other_state_than_batch_norms_is_compared():
 def test_one_value_a_channel_is_left_alone():
     gaps, *_ = compared(Ours(), statistics(torch.nn.BatchNorm1d(5)), VECTORS[:1])
     assert gaps == {}
+
+
+def test_state_of_a_module_that_is_told_to_train_by_a_flag_of_its_own_is_left_out():
+    model = OwnLinen()
+    variables = model.init(jax.random.key(0), jnp.ones((2, 5)), False)
+    theirs = OwnTorch()
+    parity.transfer((model.apply, variables), theirs)
+    given = (VECTORS,)
+    report = parity.check(
+        (lambda variables, x: model.apply(variables, x, False), variables), theirs, inputs=given,
+        steps=2,
+    )  # fmt: skip
+    assert report.passed
+    assert any("running_mean: a module of one side does not update" in n for n in report.notes)
+
+
+def test_a_batch_norm_of_another_axis_that_is_given_its_input_by_name_is_compared():
+    class First(nnx.Module):
+        def __init__(self):
+            self.bn = nnx.BatchNorm(5, axis=1, epsilon=1e-5, momentum=0.9, rngs=nnx.Rngs(0))
+            self.fc = nnx.Linear(5, 2, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.fc(self.bn(x=x).mean((2, 3)))
+
+    class Second(Theirs):
+        def forward(self, x):
+            return self.fc(self.bn(input=x).mean((2, 3)))
+
+    ours, theirs = First(), Second(torch.nn.BatchNorm2d(5))
+    parity.transfer(ours, theirs)
+    channels_first = np.moveaxis(IMAGES.array, -1, 1)
+    report = parity.check(ours, theirs, inputs=(channels_first,), steps=2)
+    assert report.passed
+    assert any(gap.name == "state bn.running_var" for gap in report.gaps)
