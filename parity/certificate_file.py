@@ -25,6 +25,8 @@ REFERENCE = {"kind": str}
 ROW = {"level": str, "dtype": str, "compared": int, "failures": int}
 ROW |= {"largest_gap": NUMBER, "bound": NUMBER, "name": str}
 FILES = {"path": str, "format": str, "sha256": {"weights": str}}
+TAKEN = {"entry": str, "prefix": str, "leave_out": [str]}  # each if it was said
+MOVED = {"images": int, "size": str, "largest": NUMBER}
 SCHEMAS: dict[str, dict[str, Schema]] = {
     "check": {
         "subject": str,
@@ -172,6 +174,7 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
                 yield f"it has files {part!r}: known are {', '.join(PARTS)} and files of tensors"
         yield from _problems(tensors, dict.fromkeys(tensors, int), "tensors")
         yield from _gap_problems(content.get("outputs"), "outputs")
+        yield from _taken_problems(content["source"].get("taken", {}))
         if "change" in content:
             yield from _change_problems(content["change"])
         return
@@ -193,11 +196,26 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
             yield f"it lacks arguments.{name}.name"
 
 
+def _taken_problems(taken: Any) -> Iterator[str]:
+    """What of the choice of tensors is not as it is written."""
+    where = "source.taken"
+    if not isinstance(taken, dict):
+        yield from _problems(taken, dict, where)
+        return
+    yield from (f"{where} has {name!r}" for name in taken if name not in TAKEN)
+    yield from _problems(taken, {n: kind for n, kind in TAKEN.items() if n in taken}, where)
+
+
 def _change_problems(change: Any) -> Iterator[str]:
     """What of the fields that were changed on request is not as it is written."""
     problems = list(_problems(change, {"fields": dict, "outputs": dict}, "change"))
     pairs = [] if problems else change["fields"].items()
     yield from problems
+    if not problems:
+        known = "reason" in change["outputs"]
+        yield from _problems(
+            change["outputs"], {"reason": str} if known else MOVED, "change.outputs"
+        )
     for name, pair in pairs:
         if not isinstance(pair, list) or len(pair) != 2:
             yield f"change.fields.{name} {pair!r} must be the old value and the new one"

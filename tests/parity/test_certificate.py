@@ -278,8 +278,11 @@ def test_a_converted_file_that_changed_is_a_mismatch(directory, pair, capsys):
         (lambda c: c["target"]["sha256"].pop("weights"), "it lacks target.sha256.weights"),
         (lambda c: c["source"]["sha256"].update({"../x": ""}), "it has files '../x': known are"),
         (lambda c: c["tensors"].update(training=None), "tensors.training None must be"),
+        (lambda c: c["source"].update(taken={"entry": 1}), "source.taken.entry 1 must be a text"),
+        (lambda c: c["source"].update(taken={"tower": "img"}), "source.taken has 'tower'"),
+        (lambda c: c.update(change={"fields": {}, "outputs": {}}), "it lacks change.outputs.size"),
     ],
-    ids=["missing", "unknown", "type"],
+    ids=["missing", "unknown", "type", "taken", "taken_unknown", "change"],
 )
 def test_a_damaged_certificate_of_a_conversion_exits_with_2(directory, change, message, capsys):
     parity.convert("twin", "copy")
