@@ -98,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     conversion.add_argument(
         "--change",
         nargs="+",
+        action="extend",
         default=[],
         metavar="FIELD=VALUE",
         help="change fields of the model, such as activation=gelu_tanh norm_eps=1e-6, for a format "

@@ -69,17 +69,26 @@ def needed_bytes(config: ViTConfig) -> int:
     return int(8 * values) + FRAMEWORKS
 
 
+def lacking_memory(config: ViTConfig) -> str:
+    """Why the outputs of a model cannot be computed in the memory that is free, or nothing."""
+    needed, free = needed_bytes(config), memory.available_bytes()
+    if free is None or needed <= free:
+        return ""
+    return (
+        f"comparing the outputs of a model of {count_parameters(config):,} parameters needs "
+        f"about {needed / 1e9:.1f} GB in float64, and {free / 1e9:.1f} GB of memory are free"
+    )
+
+
 def check_memory(config: ViTConfig) -> None:
     """Raises `ValueError` if the outputs of a model cannot be computed in the memory that is free.
 
     A conversion itself holds one tensor at a time.
     """
-    needed, free = needed_bytes(config), memory.available_bytes()
-    if free is not None and needed > free:
+    if lacking := lacking_memory(config):
         raise ValueError(
-            f"comparing the outputs of a model of {count_parameters(config):,} parameters needs "
-            f"about {needed / 1e9:.1f} GB in float64, and {free / 1e9:.1f} GB of memory are free: "
-            "convert with verify=False, which compares bits alone, or where there is more memory"
+            f"{lacking}: convert with verify=False, which compares bits alone, or where there is "
+            "more memory"
         )
 
 

@@ -268,8 +268,9 @@ def _moved(before: foreign.Source, after: foreign.Source) -> dict[str, Any]:
     """The certificate's entry on a change."""
     one, other = before.header.config, after.header.config
     movement = {"reason": outputs.neither()}
+    if not movement["reason"] and (needed := outputs.lacking_memory(one)):
+        movement["reason"] = f"is not known: {needed}"
     if not movement["reason"]:
-        outputs.check_memory(one)
         state = {name: np.array(before.read(name), np.float64) for name in parameters(one)}
         movement = changing.moved(one, other, state)
     return changing.entry(one, other, movement)

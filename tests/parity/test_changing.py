@@ -94,6 +94,22 @@ def test_verify_tells_what_was_changed_and_refuses_a_damaged_entry(ours, tmp_pat
     assert "change.fields.norm_eps [1e-06] must be the old value and" in capsys.readouterr().err
 
 
+def test_fields_of_repeated_options_all_change(ours, tmp_path):
+    command = ["convert", str(ours), str(tmp_path / "y"), "--no-verify"]
+    assert main([*command, "--change", "activation=gelu_tanh", "--change", "norm_eps=1e-6"]) == 0
+    config = checkpoint.read_header(tmp_path / "y").config
+    assert (config.activation, config.norm_eps) == ("gelu_tanh", 1e-6)
+
+
+def test_without_memory_for_the_outputs_a_change_says_that_the_movement_is_not_known(
+    ours, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("parity.memory.available_bytes", lambda: 1000)
+    command = ["convert", str(ours), str(tmp_path / "y"), "--no-verify"]
+    assert main([*command, "--change", "norm_eps=1e-6"]) == 0
+    assert "how far the outputs move is not known: comparing the outp" in capsys.readouterr().out
+
+
 def test_nothing_changes_unasked(ours, tmp_path):
     assert "change" not in read_certificate(parity.convert(ours, tmp_path / "y"))
 
