@@ -37,6 +37,7 @@ FLAGS = {
     "prefix": "--prefix",
     "leave_out": "--leave-out",
 }
+CHOICE = ("entry", "prefix", "leave_out")  # of these, what `inspect` has too
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return getattr(options, "code", 0)
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        _print(f"parity: {_message(error)}", sys.stderr)
+        _print(f"parity: {_message(error, options.command)}", sys.stderr)
         return MISMATCH if isinstance(error, outputs.Disagreement) else USAGE
     except Exception:  # a fault of this program, which is no mismatch
         traceback.print_exc()
@@ -204,7 +205,7 @@ def _inspect(options: argparse.Namespace) -> int:
     else:
         _print("\nno config in the file")
     for note in summary.notes:
-        _print(f"\nnote: {_flags(note)}")
+        _print(f"\nnote: {_flags(note, options.command)}")
     if summary.optim is not None:
         _print(f"\ntraining state after step {summary.step:,} of {summary.optim.total_steps:,}")
         fields = dataclasses.asdict(summary.optim)
@@ -244,24 +245,29 @@ def _variants(options: argparse.Namespace) -> int:
     return 0
 
 
-def _message(error: Exception) -> str:
+def _message(error: Exception, command: str) -> str:
     if isinstance(error, ModuleNotFoundError):
         return extras.explain(error, "this command") or str(error)
     if isinstance(error, OSError) and error.strerror:
         where = f": {Path(error.filename)}" if error.filename else ""
         return f"{error.strerror}{where}"
-    return _flags(str(error))
+    return _flags(str(error), command)
 
 
-def _flags(text: str) -> str:
+def _flags(text: str, command: str = "convert") -> str:
     """A message with the options of the command in place of Python's arguments."""
+    to = " to `parity convert`" if command == "inspect" else ""  # which alone has some of them
     for name, flag in (("verify=False", "--no-verify"), ("max_shard_size", "--max-shard-size")):
         text = text.replace(name, flag)
     text = re.sub(r"\bchange=(\{[^}]*\})", lambda match: changing.option(match[1]), text)
-    text = re.sub(r"\bimage_size=\((\d+), (\d+)\)", r"--image-size \1 \2", text)
+    text = re.sub(r"\bimage_size=\((\d+), (\d+)\)", rf"--image-size \1 \2{to}", text)
+    names = "|".join(FLAGS)
+    text = re.sub(rf"\b({names})=(?=[\s,;]|$)", lambda match: FLAGS[match[1]], text)
     return re.sub(
-        rf"\b({'|'.join(FLAGS)})='([^']*)'",
-        lambda match: f"{FLAGS[match[1]]} {shlex.quote(match[2])}",
+        rf"\b({names})='([^']*)'",
+        lambda match: (
+            f"{FLAGS[match[1]]} {shlex.quote(match[2])}{'' if match[1] in CHOICE else to}"
+        ),
         text,
     )
 

@@ -128,7 +128,7 @@ def opened_as(
     if choice != ANY and format not in FOREIGN and not tree:
         raise ValueError(
             f"{path} is of the format {format}, whose tensors are all of the model: leave out "
-            "entry, prefix and leave_out"
+            "entry=, prefix= and leave_out="
         )
     if format == orbax.FORMAT and not tree:
         step = orbax.opened(path)

@@ -126,6 +126,7 @@ def _noting(options: Mapping[str, str]) -> Callable[[str], None]:
 def _with_options(text: str, options: Mapping[str, str]) -> str:
     text = re.sub(r"\bimage_size=\((\d+), (\d+)\)", r"image_size='\1 \2'", text)
     names = "|".join(options)
+    text = re.sub(rf"\b({names})=(?=[\s,;]|$)", lambda m: options[m[1]].format("").strip(), text)
     return re.sub(rf"\b({names})=('([^']*)')", lambda m: options[m[1]].format(_typed(m)), text)
 
 

@@ -200,8 +200,8 @@ class _Tree:
             if not any(fnmatchcase(name, pattern) for name in names)
         ]
         if idle:
-            patterns = ", ".join(shown(pattern) for pattern in idle)
-            raise ValueError(f"leave_out {patterns}: no tensor of the file has such a name")
+            patterns = ", ".join(f"leave_out={shown(pattern)}" for pattern in idle)
+            raise ValueError(f"{patterns}: no tensor of the file has such a name")
 
     def _drops(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self._choice.leave_out)

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -260,7 +261,7 @@ def test_prefix_and_leave_out_decide(folder, tmp_path):
     [
         ({"entry": "nothing"}, "unknown entry 'nothing'.*model"),
         ({"prefix": "nothing."}, "unknown prefix 'nothing'"),
-        ({"leave_out": "nothing.*"}, "leave_out 'nothing.*': no tensor of the file has"),
+        ({"leave_out": "nothing.*"}, "leave_out='nothing.*': no tensor of the file has"),
     ],
 )
 def test_a_choice_that_nothing_has_is_an_error(options, message, folder, tmp_path):
@@ -308,6 +309,14 @@ def test_inspect_shows_a_file_of_no_known_format(tmp_path, capsys):
     for text in ("unknown format", "state_dict.backbone.layers.0.ln1.weight", "1 x 1 x 3",
                  "state_dict               2 tensors", "meta.epoch               3"):  # fmt: skip
         assert text in out
+
+
+def test_inspect_names_only_options_that_it_has_or_whose_they_are(tmp_path, capsys):
+    torch.save({"model": state(TINY, 1), "teacher": state(TINY, 2, "x.")}, tmp_path / "run.pth")
+    main(["inspect", str(tmp_path / "run.pth")])
+    text = "".join(capsys.readouterr())
+    options = re.findall(r"--(?:from|model|image-size)\b[^,;:\n]*", text)
+    assert options and all("to `parity convert`" in option for option in options)
 
 
 def test_inspect_shows_a_file_that_cannot_be_converted_and_says_why(tmp_path, capsys):
