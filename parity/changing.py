@@ -13,6 +13,7 @@ from vit_spec import ViTConfig, parameters
 from vit_spec.layout import State
 
 IMAGES, SEED = 8, 0
+PYTHONS = {"True": True, "False": False, "None": None}  # beside JSON's true, false and null
 
 Change = Mapping[str, Any]
 """Fields of `ViTConfig` and their new values."""
@@ -31,7 +32,7 @@ def parsed(options: Iterable[str]) -> dict[str, Any]:
         try:
             found[name] = json.loads(text)
         except ValueError:
-            found[name] = text
+            found[name] = PYTHONS.get(text, text)
     return found
 
 

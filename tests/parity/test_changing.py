@@ -96,9 +96,11 @@ def test_verify_tells_what_was_changed_and_refuses_a_damaged_entry(ours, tmp_pat
 
 def test_fields_of_repeated_options_all_change(ours, tmp_path):
     command = ["convert", str(ours), str(tmp_path / "y"), "--no-verify"]
-    assert main([*command, "--change", "activation=gelu_tanh", "--change", "norm_eps=1e-6"]) == 0
+    command += ["--change", "activation=gelu_tanh", "pos_embed_antialias=True"]
+    assert main([*command, "--change", "norm_eps=1e-6"]) == 0
     config = checkpoint.read_header(tmp_path / "y").config
     assert (config.activation, config.norm_eps) == ("gelu_tanh", 1e-6)
+    assert config.pos_embed_antialias is True
 
 
 def test_without_memory_for_the_outputs_a_change_says_that_the_movement_is_not_known(
