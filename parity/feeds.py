@@ -72,6 +72,8 @@ class AnyFeed:
         if wrong:
             raise ValueError(f"inputs= takes NumPy arrays and parity.Image, but {', '.join(wrong)}")
         for place, value in leaves:
+            if not np.size(getattr(value, "array", value)):
+                raise ValueError(f"{place} is empty: nothing would be compared")
             if isinstance(value, Image) and len(value.array) < 2:
                 raise ValueError(
                     f"{place} has {len(value.array)} image(s): one hides mixed-up axes, give 2"
@@ -105,7 +107,8 @@ class AnyFeed:
             def redrawn(array: np.ndarray, rng: Any = rng) -> np.ndarray:
                 if array.dtype.kind in "iub":
                     return rng.permutation(array, axis=0)
-                return rng.normal(array.mean(), array.std() or 1.0, array.shape)
+                with np.errstate(invalid="ignore"):  # NaN and infinity stay
+                    return rng.normal(array.mean(), array.std() or 1.0, array.shape)
 
             targets = {
                 name: rng.integers(0, shape[1], shape[0]) if classes else rng.normal(size=shape)
@@ -124,4 +127,5 @@ class AnyFeed:
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
     """Float64 values that `dtype` can hold, so that every precision sees the same numbers."""
-    return array.astype(np.dtype(dtype)).astype(np.float64)
+    with np.errstate(over="ignore"):  # an infinity is named where it first appears
+        return array.astype(np.dtype(dtype)).astype(np.float64)

@@ -285,6 +285,8 @@ def make_pair(
         if twin is None or given is None:
             lacking = "a PyTorch model to compare with" if twin is None else "inputs="
             raise ValueError(f"{_called(model)} is not one of this project's twins: give {lacking}")
+        if not _is_torch(twin):
+            raise ValueError(f"the second model is a {_called(twin)}, not a torch.nn.Module")
         return AnyPair(model, twin, given, rules=rules, seed=seed, **others)
     others_too = {"inputs": given, "rules": tuple(rules), **others}
     used = [f"{name}=" for name, value in others_too.items() if is_used(value)]

@@ -144,13 +144,11 @@ class Names:
         counting = {id(place[0]) for name in ours if (place := self._chosen(name)) is not None}
         found = []
         for rule in self.rules:
-            matched = [
-                name
-                for name in (theirs if rule.jax == () else ours)
-                if _matches(rule.jax or rule.torch, name)
-            ]
-            whole = all(_fits(rule.jax, name) for name in matched)  # of single names
-            if not matched or (rule.jax and whole and id(rule) not in counting):
+            alone = rule.jax == ()
+            pattern = rule.torch if alone else rule.jax
+            matched = [name for name in (theirs if alone else ours) if _matches(pattern, name)]
+            idle = not alone and id(rule) not in counting
+            if not matched or (idle and all(self._ties(rule, name) for name in matched)):
                 found.append((rule, bool(matched)))
         return found
 
@@ -174,6 +172,11 @@ class Names:
                 found.append((0, _fill(_parent(theirs), match), False))
         found.sort(key=lambda each: (not each[2], each[0]))
         return list(dict.fromkeys([*((path, sure) for _, path, sure in found), (jax_path, False)]))
+
+    def _ties(self, rule: Rule, name: str) -> bool:
+        """Whether a rule fits a JAX name as well as the one before it that takes the name does."""
+        place, own = self._chosen(name), Names([rule])._chosen(name)
+        return place is None or own is None or len(place[2]) == len(own[2])
 
     def _chosen(self, name: str) -> "tuple[Rule, re.Match[str], str] | None":
         """The rule for a JAX name, how it matches, and the rest of the name below the match."""
@@ -257,10 +260,6 @@ def _matches(template: str | tuple[str, ...], name: str) -> bool:
     return any(_match(each, name) for each in _tuple(template))
 
 
-def _fits(template: str | tuple[str, ...], name: str) -> bool:
-    return any((found := _match(each, name)) and not found[1] for each in _tuple(template))
-
-
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template)
     seen: set[str] = set()
@@ -285,8 +284,18 @@ def _placeholders(names: str | tuple[str, ...]) -> set[str]:
 
 
 def _check(rule: Rule) -> None:
+    if not isinstance(rule, Rule) or not isinstance(rule.op, Op | PartOp | None):
+        what = rule.op if isinstance(rule, Rule) else rule
+        raise ValueError(
+            f"rules must be a list of parity.Rule, each with an operation of parity or none: got "
+            f"{what!r}"
+        )
     ours, theirs = _tuple(rule.jax), _tuple(rule.torch)
+    if odd := [n for n in sorted(_placeholders((*ours, *theirs))) if not n.isidentifier()]:
+        raise ValueError(f"{rule}: a placeholder is a word, such as {{i}}: got {', '.join(odd)}")
     if not ours or not theirs:  # of one side only
+        if "" in (*ours, *theirs):
+            raise ValueError(f"{rule} leaves out the whole model: name what one side lacks")
         return
     shared = _placeholders(ours)
     stack = layers_of(rule.op) > 0

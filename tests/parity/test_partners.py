@@ -1,5 +1,7 @@
 """Rules are held to the same everywhere; tensors of one side, tied tensors, buffers, rounding."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,44 @@ def test_a_rule_that_pairs_nothing_is_one_error_everywhere(way, wrong):
     rules = [Rule("fc.bias", "fc.bias"), rule] if wrong == "twice" else [rule]
     with pytest.raises(ValueError, match=message):
         WAYS[way](Jax(), Torch(), rules)
+
+
+def test_of_two_rules_for_one_module_the_second_is_an_error_and_a_longer_one_is_not():
+    with pytest.raises(ValueError, match=r"torch='out'.*a rule before it takes all of its names"):
+        parity.transfer(Jax(), Torch(), rules=[Rule("fc", "fc"), Rule("fc", "out")])
+    rules = [Rule("fc", "fc"), Rule("fc.bias", "fc.bias"), Rule("fc.kernel", "fc.weight")]
+    parity.transfer(Jax(), Torch(), rules=rules)
+
+
+A_TEXT: Any = "heads"
+NO_RULES = {
+    "pair": (("fc", "fc"), r"a list of parity.Rule.* got \('fc', 'fc'\)"),
+    "op": (Rule("fc", "fc", A_TEXT), r"with an operation of parity or none: got 'heads'"),
+    "word": (Rule("{1a}", "{1a}"), r"a placeholder is a word, such as \{i\}: got 1a"),
+    "all": (parity.only_jax(""), "leaves out the whole model"),
+}
+
+
+@pytest.mark.parametrize("wrong", NO_RULES)
+def test_what_is_no_rule_is_refused_with_what_is_one(wrong):
+    rule, message = NO_RULES[wrong]
+    with pytest.raises(ValueError, match=message):
+        parity.transfer(Jax(), Torch(), rules=[rule])
+
+
+def test_a_second_model_of_jax_and_inputs_of_no_images_are_refused():
+    with pytest.raises(ValueError, match=r"the second model is a Jax, not a torch\.nn\.Module"):
+        parity.check(Jax(), Jax(), inputs=X)
+    with pytest.raises(ValueError, match="inputs is empty: nothing would be compared"):
+        parity.check(Jax(), Torch(), inputs=X[:0])
+
+
+def test_inputs_that_overflow_or_are_nan_are_reported_without_warnings():
+    ours, theirs = Jax(), Torch()
+    parity.transfer(ours, theirs)
+    assert not parity.check(ours, theirs, inputs=X * 1e6, dtype="float16", level="outputs").passed
+    broken = np.where(X == X[0, 0], np.nan, X)
+    assert not parity.check(ours, theirs, inputs=broken, level="training", steps=2).passed
 
 
 def test_all_wrong_rules_are_said_at_once():
