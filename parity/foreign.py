@@ -164,7 +164,7 @@ def opened_as(
         places = {name: taken.names[place] for name, place in form.places(given).items()}
         shapes = {name: whole.shapes[place] for name, place in places.items()}
         named = replace(given, shapes=shapes, sizes=sizes)
-        where = f"{path} ({format})"
+        where, header = f"{path} ({format})", None
         try:
             header, notes = settled(form, named, model, where=str(path))
             config = header.config
@@ -180,6 +180,8 @@ def opened_as(
         except (ValueError, LookupError, TypeError) as error:
             if form.matches(given) or (isinstance(error, Unsaid) and form.names(given)):
                 raise
+            if header is not None and form.names(given):  # its names, other tensors
+                raise ValueError(f"{error}{unread.others(form, given)}") from error
             raise ValueError(unread.unlike(path, form, given, error, ours=is_ours(path))) from error
         used = set(places.values())
         inward = dtypes(lines, kinds, inward=True)
@@ -309,6 +311,11 @@ def _formats(given: Given) -> list[Format]:
 
 
 def _given(path: Path, opened: Any) -> Given:
+    if not opened.tensors:
+        also = (
+            "; NumPy arrays in it are not read" if opened.kind == "torch" and opened.beside else ""
+        )
+        raise ValueError(f"{path} holds no tensors{also}")
     folder = path if path.is_dir() else path.parent
     files = {name: beside(folder / name) for name in BESIDE}
     return Given(

@@ -165,6 +165,8 @@ class _Tree:
         entry, prefix = self._choice.entry, self._choice.prefix
         like = next(iter(self._names), "")
         path = unwrapped(_ended(entry or "", like) + _ended(prefix or "", like))
+        if not self._names:
+            raise ValueError("leave_out leaves no tensor of the file")
         if any(name.startswith(path) for name in self._names):
             return path
         first = {re.split("[./]", name)[0] for name in self._names}
@@ -273,7 +275,10 @@ def _anchors(form: Format) -> tuple[str, ...]:
 
 def _ended(text: str, like: str = "") -> str:
     """With a dot at its end, or a slash if other names have slashes."""
-    return text if not text or text[-1] in "./" else text + ("/" if "/" in like else ".")
+    if not text or text[-1] in "./":
+        return text
+    follows = like[len(text) :][:1] if like.startswith(text) else ""
+    return text + (follows if follows in ("/", ".") else "/" if "/" in like else ".")
 
 
 def _rank(subtree: Subtree, all_of_them: Sequence[Subtree]) -> int:

@@ -58,6 +58,13 @@ def some(given: Given) -> str:
     return ", ".join(map(plain, list(given.shapes)[:3])) + ", ..."
 
 
+def others(form: Format, given: Given) -> str:
+    """Which other formats a checkpoint with some names of a format may be of."""
+    found = [name for name, other in FOREIGN.items() if other is not form and other.matches(given)]
+    ways = " or ".join(f"source={name!r}" for name in found)
+    return f"\nIf it is not of {form.name}, give {ways}" if found else ""
+
+
 def unlike(path: Path, form: Format, given: Given, error: Exception, *, ours: bool) -> str:
     """What a checkpoint looks like that was said to be of another format."""
     found = [name for name, other in FOREIGN.items() if other.matches(given)]

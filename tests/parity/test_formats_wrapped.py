@@ -48,3 +48,30 @@ def test_a_wrong_format_where_none_is_known_says_what_the_names_are(tmp_path, ca
         "that has such names (docs/formats.md), and what is before them, such as --prefix module.; "
         "as timm: "
     )
+
+
+def test_other_tensors_than_those_of_the_config_are_listed_with_the_way_out(tmp_path, capsys):
+    _, source, model = wrapped({}, tmp_path, "module.head2.weight")
+    command = ["convert", str(source), str(tmp_path / "y"), "--from", "timm", "--model", str(model)]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"extra    head2.weight ({TINY.width},)" in error
+    assert "leave it out: --leave-out 'head2.*'\nIf it is not of timm, give --from deit" in error
+    assert main([*command, "--leave-out", "head2.*", "--no-verify"]) == 0
+
+
+def test_an_entry_may_have_a_slash_in_its_name(tmp_path):
+    ours, source, model = wrapped({}, tmp_path)
+    torch.save({"runs/1": torch.load(source), "lr": 0.1}, source)
+    told = parity.convert(source, tmp_path / "y", source="timm", model=model, entry="runs/1")
+    assert_same_bits(ours, told)
+
+
+def test_a_file_without_tensors_and_one_of_which_all_is_left_out_are_called_that(tmp_path, capsys):
+    _, source, model = wrapped({}, tmp_path)
+    command = ["convert", str(source), str(tmp_path / "y"), "--from", "timm", "--model", str(model)]
+    assert main([*command, "--leave-out", "*"]) == 2
+    assert "leave_out leaves no tensor of the file" in capsys.readouterr().err
+    torch.save({"a": torch.ones(2).numpy()}, source)
+    assert main(command) == 2
+    assert f"{source} holds no tensors; NumPy arrays in it are not read" in capsys.readouterr().err
