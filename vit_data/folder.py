@@ -156,6 +156,12 @@ def _split_folders(root: Path) -> dict[str, Path]:
         )
     if "train" not in parts:
         raise ValueError(f"{root} has {_names(marked)}, but no folder to train on: {ways}")
+    below = [n for n in _subfolders(parts["train"]) if _look(parts["train"] / n) == "folders"]
+    if len({split_of(name) for name in below} - {None}) > 1:
+        raise ValueError(
+            f"{parts['train']} is divided into {_names(below)} again: give one folder of splits, "
+            f"such as {parts['train']} itself"
+        )
     return {name: parts[name] for name in SPLIT_NAMES if name in parts}
 
 

@@ -128,6 +128,10 @@ def test_classes_whose_names_hold_a_split_are_classes(tmp_path):
         (("train/cat", "train/dog", "val"), "val holds images but no class folders"),
         (("train", "test"), "no class folders in them: put each image in a folder of its class"),
         (("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"), "fold1, fold2 .* look like the cl"),
+        (
+            [f"{a}/{b}/{c}" for a in ("train", "val") for b in ("train", "val") for c in "xy"],
+            "train is divided into train, val again: give one folder of splits, such as .*train",
+        ),
         (("inner/cat", "inner/dog"), "the single class 'inner'.*give .*inner"),
     ],
 )
