@@ -21,9 +21,12 @@ NOTE = (
 
 def with_wide_sums(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of arrays in any structure, where each sum of half precision is one of float32,
-    rounded once; also within loops, and in parts that are computed again."""
+    rounded once; also within loops, and in parts that are computed again. Of arguments that are all
+    wider, it is called as it is."""
 
     def run(*args: Any) -> Any:
+        if not any(leaf.dtype in HALVES for leaf in jax.tree.leaves(args)):
+            return function(*args)
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         outputs = _evaluated(closed.jaxpr, closed.consts, *jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)

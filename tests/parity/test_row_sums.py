@@ -133,12 +133,19 @@ def gradients_of_everything(x):
 def test_all_else_that_jax_computes_stays_as_it_is(dtype):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), dtype)
     plain = jax.jit(gradients_of_everything)(x)
-    wide = jax.jit(with_wide_sums(gradients_of_everything))(x)
+    half = jnp.zeros((), jnp.bfloat16)  # without one, nothing would be done again
+    wide = jax.jit(with_wide_sums(lambda x, half: gradients_of_everything(x)))(x, half)
     bound = 0 if dtype == "float32" else 4 * float(jnp.finfo(dtype).eps)
     for name, value in plain.items():
         assert wide[name].dtype == dtype
         scale = jnp.abs(value.astype(float)).max()
         assert jnp.abs(wide[name].astype(float) - value.astype(float)).max() <= bound * scale
+
+
+def test_a_function_of_wide_types_is_called_as_it_is():
+    x, seen = jnp.ones(3), []
+    with_wide_sums(lambda x: seen.append(x))(x)
+    assert seen[0] is x
 
 
 def test_a_sum_within_a_loop_is_wide_as_well():
