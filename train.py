@@ -3,8 +3,8 @@
     python train.py                          real handwritten digits, a minute on two cores
     python train.py --help                   all recipes
     python train.py fashion_mnist --help     a recipe, and every field with its default
-    python train.py path/to/images           your own folder, one subfolder a class
-    python train.py --resume --out RUN       continue a run that was ended
+    python train.py path/to/images           your own folder, one subfolder per class
+    python train.py --resume --out RUN       resume an interrupted run
 
 Exit codes: 0 done, or saved because of a SIGTERM; 1 the run failed (loss not finite, twins differ);
 2 wrong usage, broken input or a full disk. An installation has this program as `vitwin train`.

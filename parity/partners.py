@@ -1,6 +1,7 @@
 """The tensors of any two models, and whether a table of rules pairs them: the same for `check`,
 `diagnose`, `transfer` and the pytest fixture."""
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -145,9 +146,13 @@ class Partners:
         for name in ours[:20]:
             for other in theirs[:20]:
                 above, (their, _, leaf) = name.rpartition(".")[0], other.rpartition(".")
-                count, left = divmod(np.size(self.jax[name]), max(1, self.torch[other].numel()))
-                by_law = torch_name(name, self.ranks[name] - (count > 1))[0].rpartition(".")[2]
-                if not above or not their or leaf != by_law or left or not count:
+                size, shape = np.size(self.jax[name]), tuple(self.torch[other].shape)
+                count = max(1, size // max(1, math.prod(shape)))
+                by_law, axes = torch_name(name, self.ranks[name] - (count > 1))
+                each = np.shape(self.jax[name])[count > 1 :]
+                if not above or not their or leaf != by_law.rpartition(".")[2]:
+                    continue
+                if tuple(each[axis] for axis in axes) != shape or size != count * math.prod(shape):
                     continue
                 if count > 1:
                     their = re.sub(r"(^|\.)0(?=\.|$)", r"\1{i}", their)

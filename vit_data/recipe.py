@@ -13,10 +13,10 @@ from vit_spec.names import unknown_names
 Proof = Literal[
     "auto", "none", "weights", "outputs", "layers", "gradients", "optimizer", "training"
 ]
-# Fields that do not decide the result: what to do with the run, and where.
+# Fields of one call of the program: what to do with the run, and where.
 RUN_ONLY = (
     *("out", "overwrite", "resume", "allow_change", "eval_only", "profile", "distributed"),
-    *("show_batch", "proof"),
+    "show_batch",
 )
 
 
@@ -66,8 +66,8 @@ class Recipe:
     """One training run. The number of classes comes from the data."""
 
     data: str = "digits"
-    """Data set: `digits`, `fashion_mnist`, a TFDS name, or a folder with one subfolder a class, or
-    of array_record files (docs/data.md)."""
+    """Data set: `digits`, `fashion_mnist`, a TFDS name, or a folder with one subfolder per class
+    or of array_record files (docs/data.md)."""
     data_dir: str | None = None
     """Folder of prepared data sets; None: that of the data set's reader."""
     model: ViTConfig = field(default_factory=ViTConfig)
@@ -193,7 +193,7 @@ class Recipe:
         return {"source": self.init_format} | {n: getattr(self, f"init_{n}") for n in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that decide the result, as JSON values."""
+        """The fields that a run is continued with, as JSON values."""
         fields = asdict(self)
         return {name: fields[name] for name in fields if name not in RUN_ONLY}
 

@@ -97,7 +97,7 @@ def fashion_mnist() -> Recipe:
 
 
 def folder() -> Recipe:
-    """Your own images, one subfolder a class: ViT-Ti/16 at 224 pixels, from nothing.
+    """Your own images, one subfolder per class: ViT-Ti/16 at 224 pixels, from nothing.
 
     `python train.py path/to/folder`. A starting point for some thousand images; look at the test
     accuracy in `metrics.jsonl` and change what you like.

@@ -23,8 +23,8 @@ OURS = (
 )
 
 
-OF_THE_DATA = ("model.num_classes",)
-"""Fields of a recipe that the data decides."""
+FREE = ("model.num_classes", "proof")
+"""Fields of a recipe that may differ: the data decides the first, the second no result."""
 
 
 class InUseError(OSError):
@@ -171,7 +171,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     return [
         line
         for key in {**old, **new}
-        if (full := f"{name}.{key}".removeprefix(".")) not in OF_THE_DATA
+        if (full := f"{name}.{key}".removeprefix(".")) not in FREE
         for line in differences(old.get(key, ...), new.get(key, ...), full)
     ]
 

@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Recipe]:
 def overview() -> str:
     """What `--help` without a recipe shows."""
     rows = {name: (inspect.getdoc(make) or "").partition("\n")[0] for name, make in RECIPES.items()}
-    rows["path/to/images"] = "the recipe `folder` for your own images, one subfolder a class"
+    rows["path/to/images"] = "the recipe `folder` for your own images, one subfolder per class"
     width = max(map(len, rows))
     return "\n".join(
         [
@@ -79,7 +79,7 @@ def overview() -> str:
             f"{program()} RECIPE --help               every field with its default",
             f"{program()} folder --data NAME          a data set of tensorflow-datasets",
             f"{program()} RECIPE --init CHECKPOINT    fine-tune: hf://ORG/NAME, a folder or a file",
-            f"{program()} --resume --out RUN          continue a run that was ended",
+            f"{program()} --resume --out RUN          resume an interrupted run",
             f"{program()} --eval-only --out RUN       test a run again",
         ]
     )

@@ -15,7 +15,7 @@ AGAIN = "it is damaged: copy or download it again, or torch.save it again"
 PLAIN = "load it where you trust it and torch.save only a dict of its plain CPU tensors"
 PASTE = (
     "if you trust the file, run torch.save(torch.load({path!r}, weights_only=False){entry}, "
-    '"plain.pth") in Python, with the name of the entry that has its weights, and take plain.pth'
+    '"plain.pth") in Python, {hint}, and take plain.pth'
 )
 
 
@@ -62,7 +62,7 @@ def _checked(file: File, content: bytes, *, pickles: int, inside: bool) -> dict[
     except WholeModuleError as error:
         raise file.broken(
             f"it holds a module as a whole ({shown(str(error))}), not only its tensors",
-            pasted(file, '["model"].state_dict()'),
+            pasted(file, ".state_dict()", 'with ["NAME"] before .state_dict() if it is an entry'),
         ) from error
     except (BrokenFile, MemoryError):
         raise
@@ -79,9 +79,13 @@ def unsafe(file: File, name: str) -> BrokenFile:
     )
 
 
-def pasted(file: File, entry: str = '["state_dict"]') -> str:
+def pasted(
+    file: File,
+    entry: str = '["state_dict"]',
+    hint: str = "with the name of the entry that has its weights",
+) -> str:
     """What to run for a file that only Python's own unpickler reads."""
-    return PASTE.format(path=str(file.path), entry=entry)
+    return PASTE.format(path=str(file.path), entry=entry, hint=hint)
 
 
 def _check(file: File, last: list[tuple[str, object]]) -> None:

@@ -13,6 +13,7 @@ from parity.starting import _way_out
 from tests.twin_models import TINY
 from vit_data.recipe import Proof, Recipe
 from vit_data.recipes import RECIPES
+from vit_jax.run_folder import differences
 from vit_spec import Preprocessing, get
 from vit_spec.finetuning import SIZES
 from vitwin.arguments import parse
@@ -128,6 +129,15 @@ def test_a_run_is_resumed_by_its_folder_alone(tmp_path):
     assert parse(["--resume", "--out", str(tmp_path), "--seed", "3"])[1].seed == 3
     step = tmp_path / "checkpoints" / "40"
     assert parse(["--eval-only", "--out", str(step)])[1].optim.lr == 0.5
+
+
+def test_a_run_that_was_started_without_a_proof_is_resumed_without_one(tmp_path):
+    _, started = parse(["digits", "--no-proof"])
+    (tmp_path / "recipe.json").write_text(json.dumps(started.to_dict()))
+    assert parse(["--resume", "--out", str(tmp_path)])[1].proof == "none"
+    _, asked = parse(["--resume", "--out", str(tmp_path), "--proof", "outputs"])
+    assert asked.proof == "outputs"
+    assert differences(started.to_dict(), asked.to_dict()) == []
 
 
 def test_a_folder_without_a_run_is_not_resumed(tmp_path):
