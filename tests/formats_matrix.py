@@ -107,7 +107,7 @@ published models may have the same tensors: a state dict of `vit_small_patch16_2
 `deit_small_patch16_224`, too. The note names both, and how they differ.
 
 The number of positions says how many patches an image has, not in which grid: 16 may be 4 x 4 or
-2 x 8. Without a word in the file a square of a published size is assumed; any other number needs
+2 x 8. If the file does not say, a square of a published size is assumed; any other number needs
 `--image-size H W`, which the certificate keeps.
 
 ## A target that differs in one field

@@ -137,7 +137,8 @@ def test_a_run_that_was_started_without_a_proof_is_resumed_without_one(tmp_path)
     assert parse(["--resume", "--out", str(tmp_path)])[1].proof == "none"
     _, asked = parse(["--resume", "--out", str(tmp_path), "--proof", "outputs"])
     assert asked.proof == "outputs"
-    assert differences(started.to_dict(), asked.to_dict()) == []
+    stored = json.loads((tmp_path / "recipe.json").read_text())
+    assert differences(stored, asked.to_dict()) == []
 
 
 def test_a_folder_without_a_run_is_not_resumed(tmp_path):
