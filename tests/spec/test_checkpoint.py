@@ -118,8 +118,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(saved, monkeypat
 
 def test_a_model_that_does_not_fit_its_config_is_not_written(tmp_path):
     broken = state()
-    del broken["head.bias"]
-    with pytest.raises(ValueError, match="missing  head.bias"):
+    del broken["norm.bias"]
+    with pytest.raises(ValueError, match="missing  norm.bias"):
         checkpoint.write(tmp_path / "m", Header(config=TINY), broken)
     assert not (tmp_path / "m").exists()
 
