@@ -139,10 +139,10 @@ def check_head(config: ViTConfig, found: Shapes) -> None:
     fields = {name: value for name, value in fields.items() if value != getattr(config, name)}
     if fields and parameters(config.replace(**fields)) == found:
         said = ", ".join(f"{name} {getattr(config, name)!r}" for name in fields)
-        bias = "" if "head.bias" in found or not head[0] else " and no bias"
+        bias = "" if "head.bias" in found or not head[0] else " and no bias,"
         change = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         raise ValueError(
-            f"the model's head has {head[0]} outputs{bias}, and its config says {said}: first set "
+            f"the model's head has {head[0]} outputs{bias} and its config says {said}: first set "
             f"model.config = model.config.replace({change})"
         )
 
