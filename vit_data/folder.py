@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class FolderSource:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside {self.name} of {len(self)} images")
         path, label = self._files[index]
+        if not stat.S_ISREG((self._root / path).stat().st_mode):  # a pipe would never end
+            raise ValueError("it is no file, but a pipe or a device")
         return {"image": (self._root / path).read_bytes(), "label": label}
 
     def describe(self, index: int) -> str:

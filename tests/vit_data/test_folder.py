@@ -185,6 +185,16 @@ def test_images_are_found_in_inner_folders_and_other_files_ignored(flat):
     assert len(set.union(*found)) == 100
 
 
+def test_a_pipe_that_is_called_an_image_is_not_waited_for(flat):
+    pipes = [f"{number}.png" for number in range(40, 44)]  # some are in train by their hash
+    for name in pipes:
+        os.mkfifo(flat / "cat" / name)
+    source = open_source(flat, split="train")
+    pipe = next(i for i in range(len(source)) if os.path.basename(source.describe(i)) in pipes)
+    with pytest.raises(ValueError, match="a pipe or a device"):
+        source[pipe]
+
+
 def test_an_upper_case_suffix_is_an_image_too(flat):
     (flat / "cat" / "0.png").rename(flat / "cat" / "0.PNG")
     found = [names(open_source(flat, split=s)) for s in ("train", "validation", "test")]
