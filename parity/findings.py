@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from vit_spec.words import counted, some
+
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
@@ -32,7 +34,7 @@ class Location:
         start += " itself differs" if itself else " differs"
         start += f" by {self.own_gap:.1e}" if math.isfinite(self.own_gap) else ""
         if self.sound:
-            start += f", while its parts agree ({listed(self.sound)}). Look between them"
+            start += f", while its parts agree ({some(self.sound, 4)}). Look between them"
         return start
 
 
@@ -51,7 +53,7 @@ class Cause:
 
     def __str__(self) -> str:
         more = (
-            f" (and {plural(len(self.places) - 1, 'more place')})" if len(self.places) > 1 else ""
+            f" (and {counted(len(self.places) - 1, 'more place')})" if len(self.places) > 1 else ""
         )
         rivals = f" (or, explaining it as well, {'; or '.join(self.rivals)})" if self.rivals else ""
         return (
@@ -68,17 +70,6 @@ class Cause:
 def claim(what: str, jax: str, torch: str) -> str:
     """A difference in behaviour in words."""
     return f"{what}: JAX {jax}, PyTorch {torch}"
-
-
-def listed(names: tuple[str, ...], few: int = 4) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - few:,} more" if len(names) > few else ""
-    return ", ".join(names[:few]) + more
-
-
-def plural(count: int, thing: str) -> str:
-    """`1 place`, `2 places`."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True, kw_only=True)

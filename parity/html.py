@@ -7,10 +7,11 @@ from importlib.resources import files
 from typing import Any
 
 from parity.figures import gap_plots, groups, loss_curves
-from parity.findings import Attempt, Cause, Diagnosis, plural
+from parity.findings import Attempt, Cause, Diagnosis
 from parity.markup import code, facts, listing, number, outcome, scrolling, table, text, where
 from parity.render import reached
 from parity.report import LEVELS, Gap, Report
+from vit_spec.words import counted
 
 CAUSES = 3  # in the banner
 WORST = 30  # rows of the table of the worst tensors
@@ -105,11 +106,11 @@ def _found(report: Report, diagnosis: Diagnosis | None) -> str:
     causes = []
     for cause in diagnosis.causes[:CAUSES]:
         more = len(cause.places) - 1
-        places = code(cause.place) + (f" and {plural(more, 'more place')}" if more > 0 else "")
+        places = code(cause.place) + (f" and {counted(more, 'more place')}" if more > 0 else "")
         forms = f"JAX {text(cause.jax)}, PyTorch {text(cause.torch)}"
         causes.append(f"<p><strong>Cause</strong> {text(cause.what)} at {places}: {forms}.</p>")
     if len(diagnosis.causes) > CAUSES:
-        causes.append(f"<p>And {plural(len(diagnosis.causes) - CAUSES, 'more cause')}.</p>")
+        causes.append(f"<p>And {counted(len(diagnosis.causes) - CAUSES, 'more cause')}.</p>")
     if causes or diagnosis.location is None:
         return "".join(causes)
     return f"<p>{text(diagnosis.location)}.</p>"  # names keep their small letters

@@ -16,7 +16,7 @@ from parity.any_torch import AnyTorch
 from parity.environment import is_used
 from parity.feeds import AnyFeed, TwinFeed
 from parity.null_gradients import beside_weights, explained, joined, null_biases, told
-from parity.partners import Partners, some
+from parity.partners import Partners
 from parity.points import Points
 from parity.rules import Rule
 from parity.sides import JaxSide, Measurements, Prepare, TorchSide
@@ -26,6 +26,7 @@ from parity.twins import weights
 from vit_spec import count_parameters
 from vit_spec.layout import State, to_jax_layout, to_torch_layout, torch_name
 from vit_spec.parameters import parameters
+from vit_spec.words import some
 
 Model = vit_jax.ViT | vit_torch.ViT
 Prepares = tuple[Prepare | None, Prepare | None]

@@ -18,6 +18,7 @@ from parity.rules import Group, Names, Rule
 from parity.structures import is_float
 from vit_spec.layout import torch_name
 from vit_spec.names import unknown_name
+from vit_spec.words import some
 
 
 def flat(tree: Any) -> dict[str, Any]:
@@ -136,7 +137,8 @@ class Partners:
         left += [f'parity.only_torch("{theirs[0]}")'] if theirs else []
         ways.append(f"what one side has on purpose is left out by {' or '.join(left)}")
         return (
-            f"without a partner: {some(ours, most)} in JAX; {some(theirs, most)} in PyTorch: "
+            f"without a partner: {some(ours, most) or 'nothing'} in JAX; "
+            f"{some(theirs, most) or 'nothing'} in PyTorch: "
             f"{'; '.join(ways)}"
         )
 
@@ -217,9 +219,3 @@ def _check_targets(groups: list[Group], known: Collection[str]) -> None:
             problems.append(f"a rule takes {group.jax[0]} to an {unknown}")
     if problems:
         raise ValueError("; ".join(problems))
-
-
-def some(names: list[str], most: int = 3) -> str:
-    """The first few of many names."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "nothing") + more

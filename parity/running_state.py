@@ -19,9 +19,9 @@ from flax import linen, nnx
 from torch import nn
 
 from parity.capture import Call
-from parity.findings import listed
 from parity.structures import numpy
 from vit_spec.layout import State
+from vit_spec.words import some
 
 Streams = list[dict[str, np.ndarray]]
 
@@ -92,7 +92,7 @@ def _variance_note(counts: Mapping[str, int]) -> tuple[str, ...]:
         return ()
     n = next(iter(counts.values()))
     return (
-        f"{listed(tuple(counts))}: PyTorch adds the variance of a batch over n - 1 values to the "
+        f"{some(tuple(counts), 4)}: PyTorch adds the variance of a batch over n - 1 values to the "
         f"running one, JAX over n, so what a training step adds is n / (n - 1) times as much in "
         f"PyTorch ({n / (n - 1):.6g} here, n = {n:,}). That stays between models that train on; "
         f"they are compared without this factor",
@@ -103,7 +103,7 @@ def _kept_note(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"{listed(names)}: a module of one side does not update this by itself, so its updates in "
+        f"{some(names, 4)}: a module of one side does not update this by itself, so its updates in "
         f"training are not compared",
     )
 

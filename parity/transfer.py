@@ -13,10 +13,11 @@ from flax.core import meta
 from torch import nn
 
 from parity.gaps import wide
-from parity.partners import Partners, jax_tensors, key_name, some
+from parity.partners import Partners, jax_tensors, key_name
 from parity.rules import Rule
 from parity.structures import numpy
 from vit_spec.layout import State
+from vit_spec.words import some
 from vit_torch.api import to_tensor
 
 

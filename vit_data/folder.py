@@ -12,7 +12,7 @@ from typing import Any
 from vit_data.decode import is_image_file
 from vit_data.splits import FALLBACKS, SPLIT_NAMES, split_of, split_words
 from vit_spec.names import plain
-from vit_spec.words import counted
+from vit_spec.words import counted, some
 
 SHARES = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
 JUNK = ("thumbs.db", "desktop.ini")  # what Windows leaves in folders; what macOS leaves is hidden
@@ -300,5 +300,4 @@ def _subfolders(folder: Path) -> list[str]:
 
 def _names(names: Iterable[str]) -> str:
     """Names of files in a message: printable, at most ten."""
-    listed = [plain(name) for name in names]
-    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
+    return some([plain(name) for name in names], 10)

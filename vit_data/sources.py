@@ -12,6 +12,7 @@ from vit_data.records import open_records, record_files
 from vit_data.tfds_sources import open_digits, open_fashion_mnist, open_tfds
 from vit_spec import Header
 from vit_spec.names import plain
+from vit_spec.words import some
 
 OWN = {"digits": open_digits, "fashion_mnist": open_fashion_mnist}
 
@@ -76,19 +77,14 @@ def describe_classes(train: Source, test: Source) -> str:
     """
     names = [plain(name) for name in train.label_names]
     if not (isinstance(train, FolderSource) and isinstance(test, FolderSource)):
-        return f"{len(names):,} classes: {_some(names)}"
+        return f"{len(names):,} classes: {some(names, 20)}"
     counts = list(zip(names, train.count_labels(), test.count_labels(), strict=True))
-    listed = _some([f"{name} {many:,}/{few:,}" for name, many, few in counts])
+    listed = some([f"{name} {many:,}/{few:,}" for name, many, few in counts], 20)
     lines = [train.division, f"{len(names):,} classes (images to train/test): {listed}"]
     for number, what in ((1, "train"), (2, "test")):
         if without := [entry[0] for entry in counts if not entry[number]]:
-            lines.append(f"warning: no image to {what} on: {_some(without)}")
+            lines.append(f"warning: no image to {what} on: {some(without, 20)}")
     return "\n".join(lines)
-
-
-def _some(texts: list[str], most: int = 20) -> str:
-    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
 
 
 def check_classes(source: Source, header: Header, *, where: str) -> None:

@@ -18,6 +18,7 @@ from vit_jax.sharding import over_batch, replicated
 from vit_jax.training import Metrics, TrainState, costs, summed
 from vit_spec import OptimConfig
 from vit_spec.parameters import parameters
+from vit_spec.words import some
 
 
 class NotFiniteError(ArithmeticError):
@@ -80,8 +81,8 @@ def explain(
     """
     params, parts = state.params, optim.accumulate
     broken = _bad(params, params)
-    found = [f"parameters {_some(broken)}"] if broken else []
-    found += [f"images of the batch {_some(bad_images)}"] if bad_images else []
+    found = [f"parameters {some(list(map(str, broken)), 5)}"] if broken else []
+    found += [f"images of the batch {some(list(map(str, bad_images)), 5)}"] if bad_images else []
     if "teacher" in batch and _bad(batch, ["teacher"]):
         found.append("the teacher's logits")
     order: dict[str, None] = {}
@@ -122,8 +123,3 @@ def _module_order(structure: Any, params: Params) -> list[str]:
     """Names of the parameters from the images to the logits."""
     modules = [name.rpartition(".")[0] for name in parameters(merge(structure, params).config)]
     return sorted(params, key=lambda name: modules.index(name.rpartition(".")[0]))
-
-
-def _some(names: list[Any]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(str, names[:5])) + more

@@ -23,10 +23,11 @@ from parity.diagnosis.training import explain_training
 from parity.diagnosis.untransferred import not_transferred
 from parity.diagnosis.vision import of_attention, of_gates, of_heads, of_pooling, of_residuals
 from parity.diagnosis.weights import FEW, Unknown, not_finite, of_weights
-from parity.findings import Attempt, Cause, Diagnosis, plural
+from parity.findings import Attempt, Cause, Diagnosis
 from parity.report import LEVELS
 from parity.structures import check_structures, is_float, only_image, tensor
 from parity.tolerance import proof_bound
+from vit_spec.words import counted
 
 DTYPE = "float64"
 WHOLE = "the model"  # where no part of it differs by itself
@@ -107,7 +108,7 @@ class _Explanation:
         self.advice = not_transferred(ours, theirs, {found.place for found in unknown})
         self.notes += [f"{found.place}: {found.text}" for found in unknown[:FEW]]
         if len(unknown) > FEW:
-            self.notes.append(f"{plural(len(unknown) - FEW, 'more tensor')} differ in such ways")
+            self.notes.append(f"{counted(len(unknown) - FEW, 'more tensor')} differ in such ways")
         return not broken
 
     def _random(self, jax: Any, torch: Any, sets: dict[str, Any]) -> bool:

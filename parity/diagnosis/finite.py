@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from parity.diagnosis.trace import Trace, make_trace
-from parity.findings import Location, listed
+from parity.findings import Location
 from parity.structures import tensor
+from vit_spec.words import some
 
 
 class Place(NamedTuple):
@@ -70,7 +71,7 @@ def overflow(pair: Any, dtype: str) -> str:
     lost = tuple(n for n, t in narrow.items() if not _is_finite(t) and _is_finite(wide[n]))
     if lost:
         largest = max(float(wide[name].abs().max()) for name in lost)
-        return f"weights overflow, {listed(lost)}: values up to {largest:.4g} {beyond}"
+        return f"weights overflow, {some(lost, 4)}: values up to {largest:.4g} {beyond}"
     for given in pair.feed.sets(dtype).values():
         placed = () if points is None else (points,)
         ours = first(make_trace("jax", jax.calls(given), {}, *placed))

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from parity.diagnosis.trace import gap_of
-from parity.findings import Attempt, Cause, claim, is_near, plural
+from parity.findings import Attempt, Cause, claim, is_near
+from vit_spec.words import counted
 
 Hypothesis = tuple[str, Tensor]
 PARTS = ("query", "key", "value")
@@ -211,7 +212,7 @@ def _found_elsewhere(
         n for n, t in theirs.items() if n != name and t.shape == ours.shape and torch.equal(t, ours)
     ]
     if equal:
-        more = f", or of {plural(len(equal) - 1, 'other')} like it" if len(equal) > 1 else ""
+        more = f", or of {counted(len(equal) - 1, 'other')} like it" if len(equal) > 1 else ""
         yield f"those of {equal[0]}{more}", "as they are"
 
 
